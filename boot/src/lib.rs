@@ -1,2 +1,15 @@
-//! Placeholder.
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From the loader's hand-over to plain Rust data.
+//!
+//! On the machine this crate holds the multiboot2 header, the 32-bit entry and the trampoline that starts the other CPUs.
+//! Everywhere, it parses what the loader left: boot information, command line, options, modules. The parsers are pure:
+//! they see byte slices, allocate nothing, and never panic whatever the bytes are.
 #![no_std]
+
+#[cfg(target_os = "none")]
+pub mod entry;
+#[cfg(target_os = "none")]
+pub mod trampoline;
+
+#[cfg(target_os = "none")]
+pub use entry::boot_cr3;
