@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The ELF notes by which a kernel says how it wants to be loaded (owner name `Xen`).
+
+use crate::layout::codes;
+
+codes! {
+    /// A note's type.
+    pub struct ElfNote(u32) {
+        INFO(XEN_ELFNOTE_INFO) = 0,
+        ENTRY(XEN_ELFNOTE_ENTRY) = 1,
+        HYPERCALL_PAGE(XEN_ELFNOTE_HYPERCALL_PAGE) = 2,
+        VIRT_BASE(XEN_ELFNOTE_VIRT_BASE) = 3,
+        PADDR_OFFSET(XEN_ELFNOTE_PADDR_OFFSET) = 4,
+        XEN_VERSION(XEN_ELFNOTE_XEN_VERSION) = 5,
+        GUEST_OS(XEN_ELFNOTE_GUEST_OS) = 6,
+        GUEST_VERSION(XEN_ELFNOTE_GUEST_VERSION) = 7,
+        LOADER(XEN_ELFNOTE_LOADER) = 8,
+        PAE_MODE(XEN_ELFNOTE_PAE_MODE) = 9,
+        FEATURES(XEN_ELFNOTE_FEATURES) = 10,
+        BSD_SYMTAB(XEN_ELFNOTE_BSD_SYMTAB) = 11,
+        HV_START_LOW(XEN_ELFNOTE_HV_START_LOW) = 12,
+        L1_MFN_VALID(XEN_ELFNOTE_L1_MFN_VALID) = 13,
+        SUSPEND_CANCEL(XEN_ELFNOTE_SUSPEND_CANCEL) = 14,
+        INIT_P2M(XEN_ELFNOTE_INIT_P2M) = 15,
+        MOD_START_PFN(XEN_ELFNOTE_MOD_START_PFN) = 16,
+        SUPPORTED_FEATURES(XEN_ELFNOTE_SUPPORTED_FEATURES) = 17,
+        PHYS32_ENTRY(XEN_ELFNOTE_PHYS32_ENTRY) = 18,
+    }
+}
