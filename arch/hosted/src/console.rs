@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The serial console: two buffers.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::vec::Vec;
+
+static OUT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+static IN: Mutex<VecDeque<u8>> = Mutex::new(VecDeque::new());
+
+/// Sends bytes.
+pub fn write(bytes: &[u8]) {
+    OUT.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .extend_from_slice(bytes);
+}
+
+/// Receives what has arrived, up to the buffer's length; returns how much.
+pub fn read(buffer: &mut [u8]) -> usize {
+    let mut queue = IN.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = buffer.len().min(queue.len());
+    buffer
+        .iter_mut()
+        .zip(queue.drain(..count))
+        .for_each(|(to, from)| *to = from);
+    count
+}
+
+/// Takes what was sent since the last call.
+pub fn take_output() -> Vec<u8> {
+    core::mem::take(&mut *OUT.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Lets bytes arrive.
+pub fn type_in(bytes: &[u8]) {
+    IN.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .extend(bytes);
+}
+
+pub(crate) fn reset() {
+    take_output();
+    IN.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Machine memory: one anonymous mapping, in which machine address 0 is the first byte.
+//!
+//! The mapping is reserved once, [`MAX_BYTES`] long, and never moves or goes away; only its first [`size`] bytes are
+//! RAM of the machine that runs now. So a pointer into it stays valid for the life of the process.
+#![expect(unsafe_code, reason = "machine memory is raw memory")]
+
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use hypercalls::Mfn;
+use hypercalls::addr::PAGE_SIZE;
+
+/// The most memory a hosted machine may have, in bytes.
+pub const MAX_BYTES: usize = 4 << 30;
+
+static BASE: AtomicUsize = AtomicUsize::new(0);
+static SIZE: AtomicUsize = AtomicUsize::new(0);
+
+/// Reserves the memory (first call) or empties it (later ones), and makes `bytes` of it RAM.
+pub(crate) fn init(bytes: usize) {
+    assert!(
+        bytes <= MAX_BYTES,
+        "a hosted machine has at most {MAX_BYTES} bytes"
+    );
+    let base = BASE.load(Ordering::Relaxed);
+    if base != 0 {
+        // SAFETY: the range is ours alone (mapped below) and is private anonymous memory, which reads as zero afterwards.
+        let rc = unsafe {
+            libc::madvise(
+                base as *mut _,
+                SIZE.load(Ordering::Relaxed),
+                libc::MADV_DONTNEED,
+            )
+        };
+        assert_eq!(rc, 0, "madvise of the machine's memory");
+    } else {
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let at = unsafe {
+            libc::mmap(
+                core::ptr::null_mut(),
+                MAX_BYTES,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        assert_ne!(at, libc::MAP_FAILED, "mmap of the machine's memory");
+        BASE.store(at as usize, Ordering::Relaxed);
+    }
+    SIZE.store(bytes, Ordering::Relaxed);
+}
+
+/// Returns how many bytes of RAM the machine has, from machine address 0.
+pub fn size() -> usize {
+    SIZE.load(Ordering::Relaxed)
+}
+
+/// Returns the linear address at which machine address 0 is mapped.
+#[inline]
+pub fn directmap() -> usize {
+    BASE.load(Ordering::Relaxed)
+}
+
+/// Returns a pointer to the frame's first byte.
+///
+/// # Safety
+/// The frame is RAM of this machine.
+#[inline]
+pub unsafe fn frame_ptr(mfn: Mfn) -> *mut u8 {
+    debug_assert!(
+        (mfn.0 as usize) < size() / PAGE_SIZE,
+        "frame {mfn} is no RAM"
+    );
+    (directmap() + mfn.0 as usize * PAGE_SIZE) as *mut u8
+}
+
+/// Returns entry `index` of the frame seen as a page table.
+///
+/// # Safety
+/// The frame is RAM that is not in use as Rust memory; `index` is below 512.
+#[inline]
+pub unsafe fn entry(mfn: Mfn, index: usize) -> &'static AtomicU64 {
+    debug_assert!(index < 512);
+    // SAFETY: RAM frame (caller), 8-byte aligned and in bounds by the index; the mapping is never unmapped.
+    unsafe { &*frame_ptr(mfn).cast::<AtomicU64>().add(index) }
+}
+
+/// Zeroes the frame.
+///
+/// # Safety
+/// The frame is RAM that no Rust reference points into.
+pub unsafe fn zero(mfn: Mfn) {
+    // SAFETY: a whole frame of RAM, by the caller.
+    unsafe { core::ptr::write_bytes(frame_ptr(mfn), 0, PAGE_SIZE) }
+}
+
+/// Copies a frame.
+///
+/// # Safety
+/// Both are RAM frames that no Rust reference points into, and differ.
+pub unsafe fn copy(dst: Mfn, src: Mfn) {
+    // SAFETY: two different whole frames of RAM, by the caller.
+    unsafe { core::ptr::copy_nonoverlapping(frame_ptr(src), frame_ptr(dst), PAGE_SIZE) }
+}
+
+/// Returns the width of a machine address, in bits.
+pub fn maddr_bits() -> u32 {
+    46
+}
+
+/// True when entries may carry the no-execute bit.
+pub fn has_nx() -> bool {
+    true
+}
+
+/// Writes the frame's cache lines back to memory; caches are coherent here.
+pub fn flush_cache(_mfn: Mfn) {}
