@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# Entries from guests and from interrupts, and the ways back. Intel syntax.
+#
+# Every entry ends with the interrupted registers as `Regs` on a stack and DF, AC clear:
+#  - from a guest (CPL 3) the frame is the one at the top of this CPU's main stack (TSS.rsp0, or the SYSCALL stub);
+#    the rest of the stack is empty, so that the handler may leave through `exit_to_guest`;
+#  - from the hypervisor (CPL 0) it lies on the stack that was in use, and is returned to.
+# Interrupts are off everywhere except in `idle_wait`.
+# Three-byte NOPs listed in .smap_sites become STAC (kind 1) or CLAC (kind 0) where the CPU has SMAP.
+
+.macro CLAC_SITE
+771:    .byte 0x0f, 0x1f, 0x00
+        .pushsection .smap_sites, "a"
+        .quad 771b
+        .quad 0
+        .popsection
+.endm
+
+# Pushes the general registers below the word of error code and vector.
+.macro SAVE_REGS
+        push    rdi
+        push    rsi
+        push    rdx
+        push    rcx
+        push    rax
+        push    r8
+        push    r9
+        push    r10
+        push    r11
+        push    rbx
+        push    rbp
+        push    r12
+        push    r13
+        push    r14
+        push    r15
+.endm
+
+.macro RESTORE_REGS
+        pop     r15
+        pop     r14
+        pop     r13
+        pop     r12
+        pop     rbp
+        pop     rbx
+        pop     r11
+        pop     r10
+        pop     r9
+        pop     r8
+        pop     rax
+        pop     rcx
+        pop     rdx
+        pop     rsi
+        pop     rdi
+.endm
+
+        .text
+        .balign 64
+# SYSCALL from 64-bit code, by way of this CPU's stub.
+# On arrival: rsp = &regs.rsp (already holding the guest's rsp), rcx = rip, r11 = rflags, IF, DF, AC, TF, NT clear.
+        .globl  xenith_entry_syscall
+        .type   xenith_entry_syscall, @function
+xenith_entry_syscall:
+        mov     qword ptr [rsp + 8], {ring3_ss}
+        push    r11
+        push    {ring3_cs64}
+        push    rcx
+        push    0
+        mov     dword ptr [rsp + 4], {vector_syscall}
+        SAVE_REGS
+        cmp     dword ptr [rsp + {kernel_mode}], 0
+        mov     rdi, rsp
+        lea     rsp, [rsp - 8]
+        je      1f
+        call    xenith_hypercall
+        jmp     exit_to_guest
+1:      call    xenith_guest_syscall
+        jmp     exit_to_guest
+        .size   xenith_entry_syscall, . - xenith_entry_syscall
+
+# SYSCALL from 32-bit code. As above; CS was the 32-bit one.
+        .globl  xenith_entry_syscall32
+xenith_entry_syscall32:
+        mov     qword ptr [rsp + 8], {ring3_ss}
+        push    r11
+        push    {ring3_cs32}
+        push    rcx
+        push    0
+        mov     dword ptr [rsp + 4], {vector_syscall32}
+        SAVE_REGS
+        jmp     guest_exception
+
+# SYSENTER. On arrival: rsp = end of this CPU's frame (SYSENTER_ESP), the guest's rip and rsp are lost, flags are the
+# guest's except IF and VM; NT and TF are cleaned before anything else runs on them (XSA-44).
+        .globl  xenith_entry_sysenter
+xenith_entry_sysenter:
+        push    {ring3_ss}
+        push    0
+        pushfq
+        push    2
+        popfq
+        push    {ring3_cs32}
+        push    0
+        push    0
+        mov     dword ptr [rsp + 4], {vector_sysenter}
+        SAVE_REGS
+        jmp     guest_exception
+
+# Exceptions. The stubs below leave the word of error code and vector on the stack.
+        .balign 16
+exception_common:
+        cld
+        CLAC_SITE
+        SAVE_REGS
+        test    byte ptr [rsp + {cs}], 3
+        jz      hypervisor_exception
+guest_exception:
+        mov     rdi, rsp
+        sub     rsp, 8
+        call    xenith_guest_exception
+        jmp     exit_to_guest
+
+# Exceptions and interrupts on stacks of their own (NMI, #MC, #DB, #DF). One that hit a guest moves to the main stack.
+ist_common:
+        cld
+        CLAC_SITE
+        SAVE_REGS
+        test    byte ptr [rsp + {cs}], 3
+        jz      hypervisor_exception
+        mov     rsi, rsp
+        mov     rdi, rsp
+        or      rdi, {stride_mask}
+        sub     rdi, {area_size} - {regs_offset} - 1
+        mov     rdx, rdi
+        mov     ecx, {regs_words}
+        rep movsq
+        mov     rsp, rdx
+        jmp     guest_exception
+
+# A fault in the hypervisor itself, or on its way back to a guest.
+# The handler returns 0: resume what was interrupted; 1: the main stack's frame is the guest to return to.
+hypervisor_exception:
+        mov     rdi, rsp
+        mov     rbx, rsp
+        and     rsp, -16
+        call    xenith_hypervisor_exception
+        mov     rsp, rbx
+        test    eax, eax
+        jnz     1f
+        RESTORE_REGS
+        add     rsp, 8
+        iretq
+1:      or      rsp, {stride_mask}
+        sub     rsp, {area_size} - {regs_offset} - 1 + 8
+        jmp     exit_to_guest
+
+# Interrupts.
+        .balign 16
+interrupt_common:
+        cld
+        CLAC_SITE
+        SAVE_REGS
+        mov     rdi, rsp
+        test    byte ptr [rsp + {cs}], 3
+        jz      1f
+        sub     rsp, 8
+        call    xenith_interrupt
+        jmp     exit_to_guest
+1:      mov     rbx, rsp
+        and     rsp, -16
+        call    xenith_interrupt
+        mov     rsp, rbx
+        RESTORE_REGS
+        add     rsp, 8
+        iretq
+
+# The way back. On arrival: rsp = &regs - 8 on the main stack. Loops until no work and no event upcall is left.
+# rax, rcx: free.
+        .balign 64
+        .globl  exit_to_guest
+exit_to_guest:
+        cmp     dword ptr [rsp + 8 + {work}], 0
+        jne     2f
+        mov     rax, [rsp + 8 + {vcpu_info}]
+        movzx   eax, word ptr [rax]
+        test    al, al
+        jz      3f
+        test    ah, ah
+        jnz     3f
+2:      lea     rdi, [rsp + 8]
+        call    xenith_exit_work
+        jmp     exit_to_guest
+3:      add     rsp, 8
+        cmp     dword ptr [rsp + {vector}], {vector_syscall}
+        jne     4f
+# SYSRET: rip canonical (else #GP in ring 0 on Intel: XSA-7), CS and SS the flat ones, rcx and r11 not the guest's.
+        mov     rcx, [rsp + {rip}]
+        mov     rax, rcx
+        shl     rax, 16
+        sar     rax, 16
+        cmp     rax, rcx
+        jne     4f
+        RESTORE_REGS
+        mov     rcx, [rsp + 8]
+        mov     r11, [rsp + 24]
+        mov     rsp, [rsp + 32]
+        sysretq
+4:      RESTORE_REGS
+        add     rsp, 8
+        .globl  xenith_iret_to_guest
+xenith_iret_to_guest:
+        iretq
+
+# Waits for an interrupt with interrupts on, and turns them off again. `sti` holds interrupts off for one more
+# instruction, so a wake-up between the caller's check and `hlt` is not lost.
+        .globl  idle_wait
+idle_wait:
+        sti
+        hlt
+        cli
+        ret
+
+# First entry of a CPU into its life of running guests: rdi = end of the main stack's frame.
+        .globl  xenith_start_running
+xenith_start_running:
+        lea     rsp, [rdi - {regs_size} - 8]
+        jmp     exit_to_guest
+
+# --- Stubs, 16 bytes apart -----------------------------------------------------------------------------------------
+
+.macro EXCEPTION n, has_code, common
+        .balign 16
+        .if \has_code == 0
+        push    0
+        .endif
+        mov     dword ptr [rsp + 4], \n
+        jmp     \common
+.endm
+
+        .balign 16
+        .globl  xenith_stubs
+xenith_stubs:
+        EXCEPTION 0, 0, exception_common
+        EXCEPTION 1, 0, ist_common
+        EXCEPTION 2, 0, ist_common
+        EXCEPTION 3, 0, exception_common
+        EXCEPTION 4, 0, exception_common
+        EXCEPTION 5, 0, exception_common
+        EXCEPTION 6, 0, exception_common
+        EXCEPTION 7, 0, exception_common
+        EXCEPTION 8, 1, ist_common
+        EXCEPTION 9, 0, exception_common
+        EXCEPTION 10, 1, exception_common
+        EXCEPTION 11, 1, exception_common
+        EXCEPTION 12, 1, exception_common
+        EXCEPTION 13, 1, exception_common
+        EXCEPTION 14, 1, exception_common
+        EXCEPTION 15, 0, exception_common
+        EXCEPTION 16, 0, exception_common
+        EXCEPTION 17, 1, exception_common
+        EXCEPTION 18, 0, ist_common
+        EXCEPTION 19, 0, exception_common
+        EXCEPTION 20, 0, exception_common
+        EXCEPTION 21, 1, exception_common
+        EXCEPTION 22, 0, exception_common
+        EXCEPTION 23, 0, exception_common
+        EXCEPTION 24, 0, exception_common
+        EXCEPTION 25, 0, exception_common
+        EXCEPTION 26, 0, exception_common
+        EXCEPTION 27, 0, exception_common
+        EXCEPTION 28, 0, exception_common
+        EXCEPTION 29, 0, exception_common
+        EXCEPTION 30, 0, exception_common
+        EXCEPTION 31, 0, exception_common
+
+        .set    vec, 32
+        .rept   224
+        .balign 16
+        push    0
+        .byte   0xc7, 0x44, 0x24, 0x04         # mov dword ptr [rsp + 4], vec
+        .long   vec
+        .if vec == 0x80
+        jmp     exception_common
+        .else
+        jmp     interrupt_common
+        .endif
+        .set    vec, vec + 1
+        .endr

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Machine memory through the direct map.
+#![expect(unsafe_code, reason = "turns machine addresses into pointers")]
+
+use core::sync::atomic::AtomicU64;
+
+use hypercalls::Mfn;
+use hypercalls::addr::PAGE_SIZE;
+
+use crate::{features, layout};
+
+/// Returns the linear address at which machine address 0 is mapped.
+#[inline(always)]
+pub const fn directmap() -> usize {
+    layout::DIRECT_MAP as usize
+}
+
+/// Returns where the frame is mapped.
+///
+/// # Safety
+/// The frame must be RAM that the direct map covers, and what is done through the pointer must not
+/// clash with references held to the same memory.
+#[inline(always)]
+pub const unsafe fn frame_ptr(mfn: Mfn) -> *mut u8 {
+    (directmap() + ((mfn.0 as usize) << 12)) as *mut u8
+}
+
+/// Returns a view of one 8-byte entry of a frame.
+///
+/// # Safety
+/// As [`frame_ptr`]; nobody may hold a non-atomic reference to the entry.
+#[inline(always)]
+pub unsafe fn entry(mfn: Mfn, index: usize) -> &'static AtomicU64 {
+    // SAFETY: the caller says that the frame is mapped RAM without plain references; 512 entries fit
+    // a frame, so the masked index stays in it, and 8-byte alignment follows from both terms.
+    unsafe { &*frame_ptr(mfn).cast::<AtomicU64>().add(index & 511) }
+}
+
+/// Fills a frame with zeros.
+///
+/// # Safety
+/// As [`frame_ptr`].
+pub unsafe fn zero(mfn: Mfn) {
+    // SAFETY: the caller's promise; a frame has PAGE_SIZE bytes.
+    unsafe { core::ptr::write_bytes(frame_ptr(mfn), 0, PAGE_SIZE) }
+}
+
+/// Copies a frame.
+///
+/// # Safety
+/// As [`frame_ptr`] for both frames, which must differ.
+pub unsafe fn copy(dst: Mfn, src: Mfn) {
+    // SAFETY: the caller's promise; distinct frames do not overlap.
+    unsafe { core::ptr::copy_nonoverlapping(frame_ptr(src), frame_ptr(dst), PAGE_SIZE) }
+}
+
+/// Returns the width of machine addresses, in bits.
+pub fn maddr_bits() -> u32 {
+    features::get().maddr_bits
+}
+
+/// True when page-table entries may say no-execute.
+pub fn has_nx() -> bool {
+    features::get().nx
+}

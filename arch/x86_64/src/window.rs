@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Descriptor windows: where a vCPU's GDT and LDT pages are mapped for the CPU to read.
+//!
+//! Pages 0 to 13 of the GDT half are the guest's frames, page 14 is the GDT page of the CPU the vCPU runs on. LDT pages
+//! are mapped when the CPU first touches them. The caller holds a segment-descriptor type reference for each mapped
+//! guest frame. Entries are writable: the CPU sets accessed bits.
+#![expect(unsafe_code, reason = "views the window's page table")]
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use arch_types::Flush;
+use hypercalls::{GuestVa, Mfn};
+
+use crate::paging::{self, NoTables, Pte, TableAlloc};
+use crate::{cpu, descriptors, features, layout, tlb};
+
+/// Pages of a GDT that belong to the guest.
+pub const GDT_PAGES: usize = 14;
+/// Pages of an LDT.
+pub const LDT_PAGES: usize = 16;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// One vCPU's window.
+#[derive(Debug)]
+pub struct Window {
+    base: u64,
+    entries: &'static [AtomicU64],
+}
+
+fn encode(frame: Option<Mfn>) -> u64 {
+    let nx = if features::get().nx {
+        Pte::NX
+    } else {
+        Pte::empty()
+    };
+    let flags = Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY | nx;
+    frame.map_or(0, |f| f.maddr().0 | flags.bits())
+}
+
+impl Window {
+    /// Makes a window with nothing mapped. Windows are never freed, as their tables are shared.
+    ///
+    /// # Errors
+    /// [`NoTables`] when memory or the slot's space is used up.
+    pub fn new(alloc: TableAlloc<'_>) -> Result<Self, NoTables> {
+        let index = NEXT.fetch_add(1, Ordering::Relaxed);
+        if index >= layout::MAX_WINDOWS {
+            return Err(NoTables);
+        }
+        let base = layout::WINDOWS + u64::from(index) * layout::WINDOW_SIZE;
+        let first = paging::l1_entry(base, alloc)?;
+        // SAFETY: a window is 32 pages, aligned to 32 pages, so its entries are 32 neighbours in one L1 table, which
+        // is ours for ever and only accessed as atomics.
+        let entries = unsafe { core::slice::from_raw_parts(first, 32) };
+        Ok(Self { base, entries })
+    }
+
+    /// Maps a GDT page, or nothing, for the vCPU; it is current on this CPU or nowhere.
+    pub fn set_gdt_page(&self, page: usize, frame: Option<Mfn>) {
+        if page < GDT_PAGES {
+            self.set(page, frame);
+        }
+    }
+
+    /// Maps an LDT page, or nothing, for the vCPU; it is current on this CPU or nowhere.
+    pub fn set_ldt_page(&self, page: usize, frame: Option<Mfn>) {
+        if page < LDT_PAGES {
+            self.set(16 + page, frame);
+        }
+    }
+
+    /// Returns the frame of an LDT page that is mapped.
+    pub fn ldt_page(&self, page: usize) -> Option<Mfn> {
+        let entry = self.entries.get(16 + page)?.load(Ordering::Relaxed);
+        (entry & 1 != 0).then_some(Mfn(entry << 12 >> 24))
+    }
+
+    fn set(&self, index: usize, frame: Option<Mfn>) {
+        let new = encode(frame);
+        let old = self.entries[index].swap(new, Ordering::SeqCst);
+        if old & 1 != 0 && old != new {
+            tlb::flush_local(Flush::Page(GuestVa(self.base + index as u64 * 4096)));
+        }
+    }
+
+    /// Makes this the GDT of the CPU.
+    pub(crate) fn use_on_this_cpu(&self) {
+        self.set(14, Some(cpu::gdt_frame_of(cpu::this_cpu())));
+        descriptors::load_gdt(self.base);
+    }
+
+    /// Returns where the LDT half is mapped.
+    pub fn ldt_base(&self) -> u64 {
+        self.base + layout::WINDOW_SIZE / 2
+    }
+
+    /// Returns the byte offset into the LDT if the address lies in this window's LDT half.
+    pub fn ldt_offset(&self, va: u64) -> Option<u64> {
+        va.checked_sub(self.ldt_base())
+            .filter(|o| *o < layout::WINDOW_SIZE / 2)
+    }
+}
