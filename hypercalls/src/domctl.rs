@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `domctl`: how tools build and steer domains.
+//! `domctl`: how tools build and steer domains. The arguments are in [`crate::domctl_args`].
 
 use crate::DomId;
 use crate::layout::{codes, constants, record};

@@ -18,6 +18,10 @@ macro_rules! errnos {
                 f.write_str(match self { $(Self::$name => stringify!($name)),* })
             }
         }
+        impl crate::layout::Codes for Errno {
+            const C_NAMES: &'static [(&'static str, i128)] =
+                &[$((concat!("XEN_", stringify!($name)), $value)),*];
+        }
     };
 }
 

@@ -185,11 +185,10 @@ record! {
     }
 
     /// `dbgp_op`.
-    pub struct PhysdevDbgpOp = "struct physdev_dbgp_op", 8 {
+    pub struct PhysdevDbgpOp = "struct physdev_dbgp_op", 6 {
         0 op: u8,
         1 bus: u8,
-        2 _pad: u16,
-        4 pci: PhysdevPciDevice = "u.pci",
+        2 pci: PhysdevPciDevice = "u.pci",
     }
 
     /// The argument of `physdev_op_compat`.

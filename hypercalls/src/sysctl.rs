@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `sysctl`: how tools ask about and steer the whole machine.
+//! `sysctl`: how tools ask about and steer the whole machine. The arguments are in [`crate::sysctl_args`].
 
 use crate::layout::{codes, constants, record};
 use crate::payload::Payload;
