@@ -18,12 +18,16 @@
     reason = "symbols defined in assembly are read by address"
 )]
 
+use crate::info::{Error, total_size};
 use core::arch::global_asm;
+use core::ops::Range;
 
 /// Where the image is linked.
 pub const VIRT_BASE: u64 = 0xffff_82d0_4000_0000;
 /// Where the loader puts it.
 pub const PHYS_BASE: u64 = 0x20_0000;
+/// Where the boot page tables and all later ones map machine address 0.
+pub const DIRECTMAP: u64 = 0xffff_8300_0000_0000;
 /// Linear minus physical address of everything in the image.
 pub const VIRT_OFFSET: u64 = VIRT_BASE - PHYS_BASE;
 /// How much the boot page tables map at [`VIRT_BASE`].
@@ -262,7 +266,7 @@ xenith_entry32:
     image_l2_entries = const IMAGE_MAPPED >> 21,
     image_l3_slot = const (VIRT_BASE >> 30) & 511,
     image_l4_slot = const (VIRT_BASE >> 39) & 511,
-    directmap_slot = const 262,
+    directmap_slot = const (DIRECTMAP >> 39) & 511,
     cr0 = const CR0_BOOT,
     cr4 = const CR4_BOOT,
 );
@@ -271,6 +275,8 @@ unsafe extern "C" {
     static xenith_boot_l4: u8;
     static xenith_boot_stack: u8;
     static xenith_boot_stack_top: u8;
+    static __image_start: u8;
+    static __image_end: u8;
 }
 
 /// Physical address of the boot page tables' root: below 4 GiB, with the identity map a starting CPU needs.
@@ -288,4 +294,28 @@ pub fn boot_stack() -> (usize, usize) {
         (&raw const xenith_boot_stack).addr(),
         (&raw const xenith_boot_stack_top).addr(),
     )
+}
+
+/// The machine addresses that the image takes up, `.bss` and all.
+#[must_use]
+pub fn image() -> Range<u64> {
+    let start = (&raw const __image_start).addr() as u64 - VIRT_OFFSET;
+    let end = (&raw const __image_end).addr() as u64 - VIRT_OFFSET;
+    start..end
+}
+
+/// The loader's boot information at machine address `maddr`, through the direct map.
+///
+/// # Errors
+/// If its header claims an absurd size.
+///
+/// # Safety
+/// `maddr` is what the loader handed over, the direct map covers the first 4 GiB, and until the slice is gone nobody writes
+/// to that memory.
+pub unsafe fn info_bytes(maddr: u32) -> Result<&'static [u8], Error> {
+    let start = (DIRECTMAP + u64::from(maddr)) as *const u8;
+    // SAFETY: the loader's block starts with its size, and is mapped as the caller promises.
+    let size = total_size(unsafe { start.cast::<[u8; 4]>().read() })?;
+    // SAFETY: as above, for the size that the loader gave the block.
+    Ok(unsafe { core::slice::from_raw_parts(start, size) })
 }

@@ -6,10 +6,24 @@
 //! they see byte slices, allocate nothing, and never panic whatever the bytes are.
 #![no_std]
 
+#[cfg(test)]
+extern crate std;
+
+mod bytes;
+pub mod cmdline;
 #[cfg(target_os = "none")]
 pub mod entry;
+pub mod info;
+pub mod memory_map;
+pub mod modules;
+pub mod options;
+pub mod rsdp;
 #[cfg(target_os = "none")]
 pub mod trampoline;
 
 #[cfg(target_os = "none")]
 pub use entry::boot_cr3;
+pub use info::{BootInfo, Error, Module, Warning};
+pub use memory_map::{MemRegion, RegionKind};
+pub use options::Options;
+pub use rsdp::Rsdp;

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The hypervisor's command line: the C hypervisor's options under their own names.
+//!
+//! One table says what there is. A word that cannot be taken changes nothing and yields a [`Complaint`]; parsing goes on.
+//! Later words override earlier ones. Any name may be given with `no-` before it, which means what `=no` means.
+
+mod com1;
+mod dom0;
+mod names;
+mod parse;
+
+pub use com1::{Baud, Com1, Parity};
+pub use dom0::{Dom0Mem, Dom0Vcpus, MemSize};
+
+use arrayvec::ArrayVec;
+use core::fmt;
+use parse::Refusal;
+
+/// A level of importance; the more important is the smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Nothing.
+    None,
+    /// Errors.
+    Error,
+    /// Warnings too.
+    Warning,
+    /// Information too.
+    Info,
+    /// All of it.
+    Debug,
+}
+
+/// Which messages are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels {
+    /// Up to this level always.
+    pub always: Level,
+    /// Up to this level if there are not too many. Never below `always`.
+    pub limited: Level,
+}
+
+/// Which consoles are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consoles {
+    /// The first serial port.
+    pub com1: bool,
+    /// The text screen.
+    pub vga: bool,
+}
+
+/// All options, with the C hypervisor's defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The first serial port.
+    pub com1: Com1,
+    /// Where messages go.
+    pub console: Consoles,
+    /// How much memory dom0 gets.
+    pub dom0_mem: Dom0Mem,
+    /// How many vCPUs dom0 gets.
+    pub dom0_max_vcpus: Dom0Vcpus,
+    /// The hypervisor's own messages.
+    pub loglvl: Levels,
+    /// Messages about guests.
+    pub guest_loglvl: Levels,
+    /// After a fatal error, stay.
+    pub noreboot: bool,
+    /// Write out each message before going on.
+    pub sync_console: bool,
+    /// The most CPUs to use.
+    pub maxcpus: Option<u32>,
+    /// Use the first CPU only.
+    pub nosmp: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            com1: Com1::default(),
+            console: Consoles {
+                com1: true,
+                vga: true,
+            },
+            dom0_mem: Dom0Mem::default(),
+            dom0_max_vcpus: Dom0Vcpus::default(),
+            loglvl: Levels {
+                always: Level::Warning,
+                limited: Level::Warning,
+            },
+            guest_loglvl: Levels {
+                always: Level::None,
+                limited: Level::Warning,
+            },
+            noreboot: false,
+            sync_console: false,
+            maxcpus: None,
+            nosmp: false,
+        }
+    }
+}
+
+impl Options {
+    /// The most CPUs to bring up, of `present` ones: at least one.
+    #[must_use]
+    pub fn cpu_limit(&self, present: u32) -> u32 {
+        let limit = if self.nosmp {
+            1
+        } else {
+            self.maxcpus.unwrap_or(u32::MAX)
+        };
+        present.min(limit).max(1)
+    }
+}
+
+/// What is wrong with a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// No option of that name.
+    Unknown,
+    /// The C hypervisor has it; here it has no effect.
+    NotImplemented,
+    /// The value is not of the form that is accepted.
+    Malformed {
+        /// What is.
+        accepted: &'static str,
+    },
+    /// The value is of a form that the C hypervisor takes, with a part that is not implemented here.
+    PartNotImplemented {
+        /// What is accepted.
+        accepted: &'static str,
+    },
+}
+
+/// A word of the command line that could not be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Complaint<'a> {
+    /// The word.
+    pub word: &'a str,
+    /// Why.
+    pub problem: Problem,
+}
+
+impl Complaint<'_> {
+    /// Whether this is an error (something was asked for that cannot be understood), not a warning.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        matches!(self.problem, Problem::Malformed { .. })
+    }
+}
+
+impl fmt::Display for Complaint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.word;
+        match self.problem {
+            Problem::Unknown => write!(f, "option \"{word}\" is not known; it is ignored"),
+            Problem::NotImplemented => {
+                write!(f, "option \"{word}\" is not implemented; it has no effect")
+            }
+            Problem::Malformed { accepted } => write!(
+                f,
+                "option \"{word}\" is malformed and ignored; accepted is {accepted}"
+            ),
+            Problem::PartNotImplemented { accepted } => write!(
+                f,
+                "option \"{word}\" asks for what is not implemented and is ignored; accepted is {accepted}"
+            ),
+        }
+    }
+}
+
+/// What parsing had to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Complaints<'a> {
+    /// The first ones, in the order of the words.
+    pub list: ArrayVec<Complaint<'a>, 32>,
+    /// How many more there were.
+    pub more: usize,
+}
+
+impl<'a> Complaints<'a> {
+    fn add(&mut self, complaint: Complaint<'a>) {
+        if self.list.try_push(complaint).is_err() {
+            self.more += 1;
+        }
+    }
+}
+
+/// How an option is taken.
+enum Take {
+    Bool(fn(&mut Options) -> &mut bool),
+    Value(fn(&mut Options, &str) -> Result<(), Refusal>),
+    /// It did its work before us, or never has any.
+    Nothing,
+}
+
+struct Spec {
+    name: &'static str,
+    accepted: &'static str,
+    take: Take,
+}
+
+const BOOL: &str = "a boolean: nothing, yes/no, on/off, true/false, enable/disable, 1/0";
+const LEVELS: &str = "LEVEL[/RATE-LIMITED LEVEL] of none, error, warning, info, debug, all";
+
+const SPECS: [Spec; 14] = [
+    value("com1", com1::ACCEPTED, |o, v| {
+        com1::parse(v).map(|c| o.com1 = c)
+    }),
+    value("console", "a list of com1, vga; or none", |o, v| {
+        consoles(v).map(|c| o.console = c)
+    }),
+    value("dom0_mem", dom0::MEM_ACCEPTED, |o, v| {
+        dom0::parse_mem(o.dom0_mem, v).map(|m| o.dom0_mem = m)
+    }),
+    value("dom0_max_vcpus", dom0::VCPUS_ACCEPTED, |o, v| {
+        dom0::parse_vcpus(v).map(|n| o.dom0_max_vcpus = n)
+    }),
+    value("loglvl", LEVELS, |o, v| levels(v).map(|l| o.loglvl = l)),
+    value("guest_loglvl", LEVELS, |o, v| {
+        levels(v).map(|l| o.guest_loglvl = l)
+    }),
+    value("maxcpus", "a number of CPUs", |o, v| {
+        let n = parse::whole_number(v)?;
+        o.maxcpus = Some(u32::try_from(n).unwrap_or(u32::MAX));
+        Ok(())
+    }),
+    boolean("noreboot", |o| &mut o.noreboot),
+    boolean("nosmp", |o| &mut o.nosmp),
+    boolean("sync_console", |o| &mut o.sync_console),
+    nothing("placeholder"),
+    nothing("real-mode"),
+    nothing("edd"),
+    nothing("edid"),
+];
+
+const fn value(
+    name: &'static str,
+    accepted: &'static str,
+    take: fn(&mut Options, &str) -> Result<(), Refusal>,
+) -> Spec {
+    let take = Take::Value(take);
+    Spec {
+        name,
+        accepted,
+        take,
+    }
+}
+
+const fn boolean(name: &'static str, field: fn(&mut Options) -> &mut bool) -> Spec {
+    Spec {
+        name,
+        accepted: BOOL,
+        take: Take::Bool(field),
+    }
+}
+
+const fn nothing(name: &'static str) -> Spec {
+    Spec {
+        name,
+        accepted: "",
+        take: Take::Nothing,
+    }
+}
+
+/// Reads a command line as [`crate::BootInfo::cmdline`] gives it.
+#[must_use]
+pub fn parse(line: &str) -> (Options, Complaints<'_>) {
+    let mut options = Options::default();
+    let mut complaints = Complaints::default();
+    for word in line.split_ascii_whitespace() {
+        if let Err(problem) = take(&mut options, word) {
+            complaints.add(Complaint { word, problem });
+        }
+    }
+    (options, complaints)
+}
+
+fn take(options: &mut Options, word: &str) -> Result<(), Problem> {
+    let (key, value) = match word.split_once('=') {
+        Some((key, value)) => (key, Some(value)),
+        None => (word, None),
+    };
+    let (name, positive) = match key.strip_prefix("no-") {
+        Some(name) => (name, false),
+        None => (key, true),
+    };
+    let Some(spec) = SPECS.iter().find(|s| s.name == name) else {
+        return Err(if names::KNOWN.binary_search(&name).is_ok() {
+            Problem::NotImplemented
+        } else {
+            Problem::Unknown
+        });
+    };
+    let accepted = spec.accepted;
+    let given = value.unwrap_or_default();
+    let result = match spec.take {
+        Take::Nothing => Ok(()),
+        Take::Bool(field) => parse::boolean(given).map(|b| *field(options) = b == positive),
+        // With `no-` a value makes no sense, and without one it stands for `=no`.
+        Take::Value(_) if !positive && !given.is_empty() => Err(Refusal::Malformed),
+        Take::Value(set) if !positive => set(options, "no"),
+        Take::Value(set) => set(options, given),
+    };
+    result.map_err(|refusal| match refusal {
+        Refusal::Malformed => Problem::Malformed { accepted },
+        Refusal::NotImplemented => Problem::PartNotImplemented { accepted },
+    })
+}
+
+fn level(name: &str) -> Result<Level, Refusal> {
+    Ok(match name {
+        "none" => Level::None,
+        "error" => Level::Error,
+        "warning" => Level::Warning,
+        "info" => Level::Info,
+        "debug" | "all" => Level::Debug,
+        _ => return Err(Refusal::Malformed),
+    })
+}
+
+fn levels(value: &str) -> Result<Levels, Refusal> {
+    let (always, limited) = value.split_once('/').unwrap_or((value, value));
+    let (always, limited) = (level(always)?, level(limited)?);
+    Ok(Levels {
+        always,
+        limited: limited.max(always),
+    })
+}
+
+fn consoles(value: &str) -> Result<Consoles, Refusal> {
+    let mut consoles = Consoles {
+        com1: false,
+        vga: false,
+    };
+    for name in value.split(',') {
+        match name {
+            "com1" => consoles.com1 = true,
+            "vga" => consoles.vga = true,
+            "none" => {}
+            "com1H" | "com1L" | "com2" | "com2H" | "com2L" | "pv" | "dbgp" | "ehci" | "xhci" => {
+                return Err(Refusal::NotImplemented);
+            }
+            _ => return Err(Refusal::Malformed),
+        }
+    }
+    Ok(consoles)
+}
+
+#[cfg(test)]
+mod tests;

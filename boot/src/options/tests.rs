@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Options as people write them, and as they miswrite them.
+
+use super::*;
+use std::string::ToString;
+
+fn good(line: &str) -> Options {
+    let (options, complaints) = parse(line);
+    assert!(complaints.list.is_empty(), "{line}: {complaints:?}");
+    options
+}
+
+/// The word's problem; the options must be untouched.
+fn bad(line: &str) -> Problem {
+    let (options, complaints) = parse(line);
+    assert_eq!(options, Options::default(), "{line}");
+    assert_eq!(complaints.list.len(), 1, "{line}: {complaints:?}");
+    complaints.list[0].problem
+}
+
+fn is_malformed(line: &str) {
+    assert!(matches!(bad(line), Problem::Malformed { .. }), "{line}");
+}
+
+#[test]
+fn words_that_do_nothing() {
+    assert_eq!(
+        good("  placeholder no-real-mode edd=off   edid=no real-mode"),
+        Options::default()
+    );
+    assert_eq!(good(""), Options::default());
+}
+
+#[test]
+fn booleans() {
+    for line in [
+        "noreboot",
+        "noreboot=1",
+        "noreboot=yes",
+        "noreboot=on",
+        "noreboot=enable",
+        "no-noreboot=no",
+    ] {
+        assert!(good(line).noreboot, "{line}");
+    }
+    for line in [
+        "noreboot=0",
+        "noreboot=false",
+        "no-noreboot",
+        "noreboot noreboot=off",
+    ] {
+        assert!(!good(line).noreboot, "{line}");
+    }
+    assert!(good("sync_console").sync_console);
+    is_malformed("nosmp=maybe");
+}
+
+#[test]
+fn cpu_limit() {
+    assert_eq!(good("").cpu_limit(8), 8);
+    assert_eq!(good("maxcpus=3").cpu_limit(8), 3);
+    assert_eq!(good("maxcpus=0").cpu_limit(8), 1);
+    assert_eq!(good("maxcpus=0x10").cpu_limit(8), 8);
+    assert_eq!(good("nosmp maxcpus=4").cpu_limit(8), 1);
+    is_malformed("maxcpus=");
+    is_malformed("maxcpus=-1");
+    is_malformed("maxcpus=4x");
+}
+
+#[test]
+fn com1() {
+    let c = good("com1=115200,8n1").com1;
+    assert_eq!(
+        c,
+        Com1 {
+            baud: Baud::Rate(115_200),
+            ..Com1::default()
+        }
+    );
+    assert_eq!((c.divisor(), c.line_control()), (Some(1), 3));
+    let c = good("com1=9600/115200,7e2,0x2f8,3").com1;
+    assert_eq!((c.divisor(), c.line_control()), (Some(12), 0b0001_1110));
+    assert_eq!((c.io_base, c.irq), (0x2f8, 3));
+    let c = good("com1=auto").com1;
+    assert_eq!((c.baud, c.divisor()), (Baud::Auto, None));
+    let c = good("com1=,,0x2f8").com1;
+    assert_eq!(
+        c,
+        Com1 {
+            io_base: 0x2f8,
+            ..Com1::default()
+        }
+    );
+    let c = good("com1=115200,8n1,irq=0,io-base=0x3e8").com1;
+    assert_eq!((c.irq, c.io_base), (0, 0x3e8));
+    for line in [
+        "com1=",
+        "com1",
+        "com1=fast",
+        "com1=115200,8x1",
+        "com1=115200,9n1",
+        "com1=115200,8n3",
+        "com1=115200,8",
+        "com1=115200,8n1,0x12345",
+        "com1=300",
+        "com1=115200,8n1,0x3f8,4,,,x",
+        "com1=irq=4,115200",
+        "com1=colour=red",
+        "no-com1",
+        "com1=115200/0",
+        "com1=115200,8é1",
+    ] {
+        is_malformed(line);
+    }
+    for line in [
+        "com1=115200,8n1,pci",
+        "com1=115200,8n1,0x3f8,msi",
+        "com1=115200,reg-width=4",
+    ] {
+        assert!(
+            matches!(bad(line), Problem::PartNotImplemented { .. }),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn console() {
+    let consoles = |com1, vga| Consoles { com1, vga };
+    assert_eq!(good("").console, consoles(true, true));
+    assert_eq!(good("console=vga").console, consoles(false, true));
+    assert_eq!(good("console=com1,vga").console, consoles(true, true));
+    assert_eq!(good("console=none").console, consoles(false, false));
+    is_malformed("console=tty0");
+    is_malformed("console=");
+    assert!(matches!(
+        bad("console=com2"),
+        Problem::PartNotImplemented { .. }
+    ));
+}
+
+#[test]
+fn dom0_mem() {
+    const G: u64 = 1 << 18;
+    let pages = |line: &str, available| good(line).dom0_mem.initial_pages(available);
+    assert_eq!(pages("", 64 << 8), 60 << 8);
+    assert_eq!(pages("", 16 * G), 16 * G - (128 << 8));
+    assert_eq!(pages("dom0_mem=512M", 4 * G), 512 << 8);
+    assert_eq!(pages("dom0_mem=524288", 4 * G), 512 << 8);
+    assert_eq!(pages("dom0_mem=1073741824B", 4 * G), G);
+    assert_eq!(pages("dom0_mem=0x1g", 4 * G), G);
+    assert_eq!(pages("dom0_mem=-1G", 4 * G), 3 * G);
+    assert_eq!(pages("dom0_mem=-8G", 4 * G), pages("", 4 * G));
+    assert_eq!(pages("dom0_mem=8G", 4 * G), 4 * G);
+    assert_eq!(pages("dom0_mem=25%", 4 * G), G);
+    assert_eq!(pages("dom0_mem=1G+25%", 4 * G), 2 * G);
+    assert_eq!(pages("dom0_mem=-1G+25%", 4 * G), 2 * G);
+    assert_eq!(pages("dom0_mem=max:1G", 4 * G), G);
+    assert_eq!(pages("dom0_mem=512M,min:1G,max:2G", 4 * G), G);
+    assert_eq!(pages("dom0_mem=min:3G,max:2G", 4 * G), 2 * G);
+    assert_eq!(pages("dom0_mem=512M dom0_mem=max:256M", 4 * G), 256 << 8);
+    assert_eq!(good("dom0_mem=1T").dom0_mem.max_pages(G), u64::MAX);
+    assert_eq!(good("dom0_mem=max:-1G").dom0_mem.max_pages(4 * G), 3 * G);
+    for value in [
+        "",
+        "lots",
+        "512Q",
+        "min:",
+        "512M,",
+        "100%",
+        "5%+1G",
+        "--1G",
+        "99999999999999999999G",
+        "18446744073709551615T",
+        "1G+5",
+    ] {
+        is_malformed(&std::format!("dom0_mem={value}"));
+    }
+    is_malformed("no-dom0_mem");
+}
+
+#[test]
+fn dom0_max_vcpus() {
+    let count = |value: &str, cpus| {
+        good(&std::format!("dom0_max_vcpus={value}"))
+            .dom0_max_vcpus
+            .count(cpus)
+    };
+    assert_eq!(good("").dom0_max_vcpus.count(6), 6);
+    assert_eq!([2, 4, 6, 8, 10].map(|n| count("4-8", n)), [4, 4, 6, 8, 8]);
+    assert_eq!(
+        (count("3", 8), count("-2", 8), count("4-", 2), count("0", 2)),
+        (3, 2, 4, 1)
+    );
+    for value in ["", "x", "4-2", "4-8-9", "4,8"] {
+        is_malformed(&std::format!("dom0_max_vcpus={value}"));
+    }
+}
+
+#[test]
+fn log_levels() {
+    let levels = |always, limited| Levels { always, limited };
+    assert_eq!(
+        good("loglvl=all").loglvl,
+        levels(Level::Debug, Level::Debug)
+    );
+    assert_eq!(
+        good("guest_loglvl=error/info").guest_loglvl,
+        levels(Level::Error, Level::Info)
+    );
+    assert_eq!(
+        good("loglvl=info/none").loglvl,
+        levels(Level::Info, Level::Info)
+    );
+    is_malformed("loglvl=loud");
+    is_malformed("loglvl=info/");
+    is_malformed("loglvl");
+}
+
+#[test]
+fn complaints_read_well() {
+    assert_eq!(bad("frobnicate=1"), Problem::Unknown);
+    assert_eq!(bad("no-such"), Problem::Unknown);
+    assert_eq!(bad("watchdog"), Problem::NotImplemented);
+    assert_eq!(bad("spec-ctrl=no"), Problem::NotImplemented);
+    assert_eq!(bad("no-xpti"), Problem::NotImplemented);
+    let (options, complaints) = parse("maxcpus=2 maxcpus=two wibble nosmp");
+    assert_eq!((options.maxcpus, options.nosmp), (Some(2), true));
+    assert!(complaints.list[0].is_error() && !complaints.list[1].is_error());
+    assert_eq!(
+        complaints.list[0].to_string(),
+        "option \"maxcpus=two\" is malformed and ignored; accepted is a number of CPUs"
+    );
+    assert_eq!(
+        complaints.list[1].to_string(),
+        "option \"wibble\" is not known; it is ignored"
+    );
+}
+
+#[test]
+fn many_complaints_are_counted() {
+    let line = "x ".repeat(2048);
+    let (_, complaints) = parse(&line);
+    assert_eq!((complaints.list.len(), complaints.more), (32, 2016));
+}
+
+#[test]
+fn names_are_sorted_and_free() {
+    assert!(names::KNOWN.is_sorted());
+    assert!(
+        SPECS
+            .iter()
+            .all(|s| names::KNOWN.binary_search(&s.name).is_err())
+    );
+}
