@@ -107,6 +107,7 @@ pub fn frame(rip: u64) -> Frame {
 core::arch::global_asm!(
     // rdi: frame to return to; rsi: where to save the stack pointer. Returns through pv_user_leave.
     ".pushsection .text.user_enter, \"ax\"",
+    ".globl pv_user_enter, pv_user_leave",
     "pv_user_enter:",
     "push rbx",
     "push rbp",
