@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The test initramfs: busybox, the files of `tests/initramfs/root`, and the userland workload in 64 and 32 bits.
+//!
+//! The archive depends on nothing but these, so it is the same for every machine and command line.
+
+use crate::cpio::Archive;
+use crate::process;
+use crate::project::{self, Project};
+use anyhow::{Context, Result};
+use flate2::{Compression, write::GzEncoder};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const BUSYBOX: &str = "/bin/busybox";
+
+/// Makes the archive (only if its bytes changed) and returns its path.
+pub(crate) fn make(project: &Project) -> Result<PathBuf> {
+    let mut archive = Archive::default();
+    for dir in [
+        "bin", "sbin", "dev", "proc", "sys", "run", "tmp", "root", "usr", "usr/bin", "usr/sbin",
+    ] {
+        archive.directory(dir, 0o755);
+    }
+    archive.character("dev/console", 0o600, (5, 1));
+    archive.character("dev/null", 0o666, (1, 3));
+    archive.file("bin/busybox", 0o755, &project::read(Path::new(BUSYBOX))?);
+    archive.symlink("bin/sh", "busybox");
+    add_tree(&mut archive, &project.root.join("tests/initramfs/root"), "")?;
+    for bits in ["64", "32"] {
+        let program = workload(project, bits)?;
+        archive.file(
+            &format!("bin/workload{bits}"),
+            0o755,
+            &project::read(&program)?,
+        );
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&archive.finish())?;
+    let bytes = encoder.finish()?;
+    let path = project.out()?.join("initrd.img");
+    if fs::read(&path).ok().as_ref() != Some(&bytes) {
+        project::write(&path, bytes)?;
+    }
+    Ok(path)
+}
+
+/// Adds a directory of the host with its modes, in the order of names.
+fn add_tree(archive: &mut Archive, dir: &Path, prefix: &str) -> Result<()> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut entries: Vec<_> = entries.collect::<Result<_, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        let metadata = entry.metadata()?;
+        let executable = metadata.permissions().mode() & 0o100 != 0;
+        let mode = if executable { 0o755 } else { 0o644 };
+        if metadata.is_dir() {
+            archive.directory(&name, 0o755);
+            add_tree(archive, &entry.path(), &format!("{name}/"))?;
+        } else {
+            archive.file(&name, mode, &project::read(&entry.path())?);
+        }
+    }
+    Ok(())
+}
+
+/// Compiles the workload for this word size, if its source is newer than the program.
+fn workload(project: &Project, bits: &str) -> Result<PathBuf> {
+    let source = project.root.join("tests/initramfs/workload.c");
+    let program = project.out()?.join(format!("workload{bits}"));
+    let modified = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
+    let fresh =
+        modified(&program).is_ok_and(|made| modified(&source).is_ok_and(|wrote| wrote <= made));
+    if !fresh {
+        let mut gcc = Command::new("gcc");
+        gcc.arg(format!("-m{bits}"))
+            .args([
+                "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread", "-s", "-o",
+            ])
+            .args([&program, &source]);
+        process::run(&mut gcc)
+            .with_context(|| format!("the {bits}-bit workload does not build"))?;
+    }
+    Ok(program)
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask run`: from a clean checkout to a shell in dom0, on this terminal.
+
+use crate::iso::{self, PayloadArgs};
+use crate::machine::{C_HYPERVISOR_CPU, MachineArgs, Serial};
+use crate::process::Tracked;
+use crate::project::Project;
+use crate::setup;
+use anyhow::Result;
+use std::process::ExitCode;
+
+/// Boots the distribution's kernel on the hypervisor under QEMU.
+///
+/// Installs and downloads what is missing, builds, makes an ISO and connects this terminal to the serial line. Every
+/// key goes to the machine, Ctrl-C too; "poweroff" in the shell ends QEMU, and so does Ctrl-A X.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    machine: MachineArgs,
+    #[command(flatten)]
+    payload: PayloadArgs,
+    /// Further arguments for QEMU
+    #[arg(last = true)]
+    qemu: Vec<String>,
+}
+
+pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
+    setup::ensure()?;
+    let iso_path = project.out()?.join("run.iso");
+    iso::make(&iso::resolve(project, &args.payload)?, &iso_path)?;
+    let mut machine = args.machine.clone();
+    if args
+        .payload
+        .hypervisor
+        .as_deref()
+        .is_some_and(iso::is_debian)
+        && machine.cpu.is_none()
+    {
+        machine.cpu = Some(C_HYPERVISOR_CPU.to_owned());
+    }
+    println!(
+        "starting QEMU: {} CPU(s), {}, {}; Ctrl-A X ends it",
+        machine.smp,
+        machine.mem,
+        if machine.uefi { "UEFI" } else { "BIOS" }
+    );
+    let mut command = machine.command(&iso_path, Serial::Terminal)?;
+    command.args(&args.qemu);
+    let status = Tracked::spawn(&mut command)?.wait()?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

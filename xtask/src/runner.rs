@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs one scenario: makes its ISO, boots it, types, watches, and says how it went.
+
+use crate::guests::Report;
+use crate::iso::{self, HAND_OVER, HV_CONSOLE, Module, Payload};
+use crate::machine::Serial;
+use crate::project::{self, Project};
+use crate::scenario::{Boot, End, Scenario};
+use crate::serial::{Console, Event};
+use anyhow::Result;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+/// The files all scenarios share.
+#[derive(Debug, Clone)]
+pub(crate) struct Files {
+    /// The hypervisor under test.
+    pub(crate) hypervisor: PathBuf,
+    /// The CPU model where a scenario names none.
+    pub(crate) cpu: String,
+    /// The distribution's kernel and the initramfs, if a scenario boots Linux.
+    pub(crate) linux: Option<(PathBuf, PathBuf)>,
+    /// The directory of the test guests' programs, if a scenario boots one.
+    pub(crate) guests: Option<PathBuf>,
+    /// By how much the time limits are stretched.
+    pub(crate) slow: u32,
+}
+
+/// How a scenario went.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    /// What went wrong; `None` is a pass.
+    pub(crate) failure: Option<String>,
+    /// Checks that a guest made from inside.
+    pub(crate) checks: usize,
+    /// From QEMU's start to the end.
+    pub(crate) took: Duration,
+    /// From the loader's hand-over to these marks, where they were reached.
+    pub(crate) marks: Vec<(&'static str, Duration)>,
+}
+
+/// The lines whose times are worth knowing.
+const MARKS: &[(&str, &str)] = &[
+    ("hypervisor", "Xen"),
+    ("dom0", "Linux version"),
+    ("init", "Run /init"),
+    ("shell", "dom0:/# "),
+];
+
+/// Runs the scenario; its log goes to `target/xenith/logs`.
+pub(crate) fn run(project: &Project, files: &Files, scenario: &Scenario) -> Outcome {
+    let started = Instant::now();
+    match attempt(project, files, scenario) {
+        Ok((failure, checks, marks)) => Outcome {
+            failure,
+            checks,
+            took: started.elapsed(),
+            marks,
+        },
+        Err(error) => Outcome {
+            failure: Some(format!("{error:#}")),
+            checks: 0,
+            took: started.elapsed(),
+            marks: Vec::new(),
+        },
+    }
+}
+
+type Verdict = (Option<String>, usize, Vec<(&'static str, Duration)>);
+
+fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verdict> {
+    let name = scenario.name.replace('/', "-");
+    let logs = project.logs()?;
+    let iso_path = logs.join(format!("{name}.iso"));
+    iso::make(&payload(project, files, scenario)?, &iso_path)?;
+    let mut machine = scenario.machine.clone();
+    machine.cpu.get_or_insert_with(|| files.cpu.clone());
+    let mut command = machine.command(&iso_path, Serial::Pipes)?;
+    let console = Console::start(&mut command, &logs.join(format!("{name}.log")))?;
+    let mut watch = Watch::new(scenario, console);
+    let limit = Duration::from_secs(scenario.timeout * u64::from(files.slow));
+    let failure = watch.to_the_end(Instant::now() + limit)?;
+    fs::remove_file(&iso_path)?;
+    let report = Report::parse(watch.console.text());
+    Ok((failure, report.passed, marks(&watch.console)))
+}
+
+/// The files and command lines of this scenario.
+fn payload(project: &Project, files: &Files, scenario: &Scenario) -> Result<Payload> {
+    let mut modules = Vec::new();
+    let kernel = match (&scenario.boot, &files.linux, &files.guests) {
+        (Boot::Linux, Some((kernel, _)), _) => Some(kernel.clone()),
+        (Boot::Guest(guest), _, Some(dir)) => Some(dir.join(guest)),
+        (Boot::Garbage, _, _) => {
+            let file = project.out()?.join("garbage");
+            project::write(&file, garbage())?;
+            Some(file)
+        }
+        _ => None,
+    };
+    if let Some(file) = kernel {
+        let cmdline = format!("console=hvc0 {}", scenario.cmdline);
+        modules.push(Module {
+            name: "vmlinuz",
+            file,
+            cmdline: Some(cmdline),
+        });
+    }
+    if let (Boot::Linux, Some((_, initrd))) = (&scenario.boot, &files.linux) {
+        modules.push(Module {
+            name: "initrd.img",
+            file: initrd.clone(),
+            cmdline: None,
+        });
+    }
+    Ok(Payload {
+        hypervisor: Some(files.hypervisor.clone()),
+        hv_cmdline: format!("{HV_CONSOLE} {}", scenario.hv_cmdline),
+        modules,
+    })
+}
+
+/// Bytes that are no kernel, the same on each run.
+fn garbage() -> Vec<u8> {
+    let mut state = 0x2545_f491_u32;
+    let bytes = (0..64 << 10).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    });
+    bytes.collect()
+}
+
+/// The times of the marks since the hand-over.
+pub(crate) fn marks(console: &Console) -> Vec<(&'static str, Duration)> {
+    let text = console.text();
+    let Some(start) = text.find(HAND_OVER) else {
+        return Vec::new();
+    };
+    let handed_over = console.time_of(start);
+    let mut found = Vec::new();
+    for (name, pattern) in MARKS {
+        if let Some(offset) = text[start..].find(pattern) {
+            found.push((
+                *name,
+                console.time_of(start + offset).saturating_sub(handed_over),
+            ));
+        }
+    }
+    found
+}
+
+/// A scenario in progress.
+struct Watch<'a> {
+    scenario: &'a Scenario,
+    console: Console,
+    /// The next step.
+    step: usize,
+    /// Where in the text that step is looked for.
+    from: usize,
+}
+
+impl<'a> Watch<'a> {
+    fn new(scenario: &'a Scenario, console: Console) -> Self {
+        Self {
+            scenario,
+            console,
+            step: 0,
+            from: 0,
+        }
+    }
+
+    /// Watches until the scenario ends; returns what went wrong, if something did.
+    fn to_the_end(&mut self, deadline: Instant) -> Result<Option<String>> {
+        loop {
+            match self.console.next(deadline)? {
+                Event::Text => self.advance()?,
+                Event::Timeout => return Ok(Some(self.hung())),
+                Event::Ended(status) => return Ok(self.judge(Some(status))),
+            }
+            if let Some(text) = self.forbidden() {
+                // A little more time, so that the log holds what follows the bad line.
+                let grace = Instant::now() + Duration::from_secs(2);
+                while self.console.next(grace.min(deadline))? == Event::Text {}
+                return Ok(Some(format!("printed '{text}'")));
+            }
+            if self.complete() {
+                return Ok(self.judge(None));
+            }
+        }
+    }
+
+    /// Takes every step whose text has appeared.
+    fn advance(&mut self) -> Result<()> {
+        while let Some(step) = self.scenario.steps.get(self.step) {
+            let Some(at) = self.console.text()[self.from..].find(&step.wait) else {
+                break;
+            };
+            self.from += at + step.wait.len();
+            self.step += 1;
+            if let Some(input) = &step.send {
+                self.console.send(input)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn steps_taken(&self) -> bool {
+        self.step == self.scenario.steps.len()
+    }
+
+    fn starts(&self) -> usize {
+        self.console.text().matches(HAND_OVER).count()
+    }
+
+    /// A text that must not appear, if one has.
+    fn forbidden(&self) -> Option<String> {
+        let text = self.console.text();
+        let allowed_starts = if self.scenario.end == End::Reset {
+            2
+        } else {
+            1
+        };
+        if self.starts() > allowed_starts {
+            return Some(format!("{HAND_OVER}' again: the machine was reset, '"));
+        }
+        if matches!(self.scenario.boot, Boot::Guest(_)) {
+            // A guest's report is judged at its end, with all its lines.
+            return None;
+        }
+        self.scenario
+            .forbid
+            .iter()
+            .find(|pattern| text.contains(*pattern))
+            .cloned()
+    }
+
+    /// True when nothing further is waited for, though the machine may still run.
+    fn complete(&self) -> bool {
+        if matches!(self.scenario.boot, Boot::Guest(_)) {
+            return Report::parse(self.console.text()).done.is_some();
+        }
+        let steps = self.steps_taken() && self.missing().is_none();
+        match self.scenario.end {
+            End::PowerOff => false,
+            End::Reset => steps && self.starts() == 2,
+            End::Stop => steps,
+        }
+    }
+
+    fn missing(&self) -> Option<&str> {
+        let text = self.console.text();
+        let missing = self
+            .scenario
+            .expect
+            .iter()
+            .find(|pattern| !text.contains(*pattern));
+        missing.map(String::as_str)
+    }
+
+    fn judge(&self, ended: Option<ExitStatus>) -> Option<String> {
+        if matches!(self.scenario.boot, Boot::Guest(_)) {
+            return Report::parse(self.console.text()).complaint();
+        }
+        if let Some(step) = self.scenario.steps.get(self.step) {
+            return Some(format!("the machine ended before '{}' appeared", step.wait));
+        }
+        if let Some(missing) = self.missing() {
+            return Some(format!("'{missing}' did not appear"));
+        }
+        match ended {
+            Some(status) if self.scenario.end != End::PowerOff => {
+                Some(format!("the machine ended by itself ({status})"))
+            }
+            Some(status) if !status.success() => Some(format!("QEMU ended with {status}")),
+            _ => None,
+        }
+    }
+
+    fn hung(&self) -> String {
+        let waited = match (self.scenario.steps.get(self.step), self.missing()) {
+            (Some(step), _) => format!("'{}'", step.wait),
+            (None, Some(pattern)) => format!("'{pattern}'"),
+            (None, None) => "the machine's end".to_owned(),
+        };
+        let last = self
+            .console
+            .text()
+            .trim_end()
+            .lines()
+            .next_back()
+            .unwrap_or("nothing");
+        format!("timed out waiting for {waited}; its last line was: {last}")
+    }
+}

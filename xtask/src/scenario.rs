@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Scenarios: what is booted on which machine, what is typed, and what must and must not appear.
+//!
+//! They are described in `tests/integration/*.toml`. A scenario may list variants, each of which overrides some of its
+//! settings and is a test of its own, named `SCENARIO/VARIANT`.
+
+use crate::machine::MachineArgs;
+use crate::project::{self, Project};
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::fs;
+use std::path::Path;
+
+/// What dom0's kernel is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Boot {
+    /// The distribution's kernel with the test initramfs.
+    #[default]
+    Linux,
+    /// The program of this name from `tests/guests`, which prints `ok`, `not ok` and `skip` lines and `done N`.
+    Guest(String),
+    /// A file of random bytes in the kernel's place.
+    Garbage,
+    /// No module at all.
+    Nothing,
+}
+
+/// How a scenario ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum End {
+    /// The machine powers itself off; QEMU's exit status is 0.
+    #[default]
+    PowerOff,
+    /// The machine starts afresh after the last step.
+    Reset,
+    /// After the last step; the machine is then stopped from outside.
+    Stop,
+}
+
+/// One thing to wait for, in order, and what to type then.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Step {
+    /// Text that must appear after the previous step's.
+    pub(crate) wait: String,
+    /// What is typed when it has.
+    pub(crate) send: Option<String>,
+}
+
+/// The settings of a scenario; the same keys may stand in a variant.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Settings {
+    name: String,
+    boot: Option<Boot>,
+    cmdline: Option<String>,
+    pad_cmdline: Option<usize>,
+    hv_cmdline: Option<String>,
+    smp: Option<u32>,
+    mem: Option<String>,
+    cpu: Option<String>,
+    machine: Option<String>,
+    uefi: Option<bool>,
+    steps: Option<Vec<Step>>,
+    expect: Option<Vec<String>>,
+    forbid: Option<Vec<String>>,
+    end: Option<End>,
+    timeout: Option<u64>,
+    #[serde(default)]
+    variants: Vec<Settings>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    #[serde(default)]
+    scenario: Vec<Settings>,
+}
+
+/// A scenario with every setting decided.
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    /// Its name, unique among all.
+    pub(crate) name: String,
+    /// What dom0's kernel is.
+    pub(crate) boot: Boot,
+    /// Text appended to the kernel's command line.
+    pub(crate) cmdline: String,
+    /// Text appended to the hypervisor's command line.
+    pub(crate) hv_cmdline: String,
+    /// The machine.
+    pub(crate) machine: MachineArgs,
+    /// What is waited for and typed, in order.
+    pub(crate) steps: Vec<Step>,
+    /// What must have appeared at the end, anywhere.
+    pub(crate) expect: Vec<String>,
+    /// What must never appear.
+    pub(crate) forbid: Vec<String>,
+    /// How it ends.
+    pub(crate) end: End,
+    /// Seconds until it counts as hung.
+    pub(crate) timeout: u64,
+}
+
+/// What no scenario may print, unless it says otherwise.
+const FORBIDDEN: &[&str] = &[
+    "Kernel panic",
+    "hypervisor panic",
+    "Oops:",
+    "BUG:",
+    "not ok",
+    "domain 0 crashed",
+];
+const TIMEOUT: u64 = 240;
+
+impl Settings {
+    /// This scenario's settings where the variant has none.
+    fn with_defaults_of(self, base: &Self) -> Self {
+        Self {
+            name: format!("{}/{}", base.name, self.name),
+            boot: self.boot.or_else(|| base.boot.clone()),
+            cmdline: self.cmdline.or_else(|| base.cmdline.clone()),
+            pad_cmdline: self.pad_cmdline.or(base.pad_cmdline),
+            hv_cmdline: self.hv_cmdline.or_else(|| base.hv_cmdline.clone()),
+            smp: self.smp.or(base.smp),
+            mem: self.mem.or_else(|| base.mem.clone()),
+            cpu: self.cpu.or_else(|| base.cpu.clone()),
+            machine: self.machine.or_else(|| base.machine.clone()),
+            uefi: self.uefi.or(base.uefi),
+            steps: self.steps.or_else(|| base.steps.clone()),
+            expect: self.expect.or_else(|| base.expect.clone()),
+            forbid: self.forbid.or_else(|| base.forbid.clone()),
+            end: self.end.or(base.end),
+            timeout: self.timeout.or(base.timeout),
+            variants: Vec::new(),
+        }
+    }
+
+    fn decide(self) -> Scenario {
+        let smp = self.smp.unwrap_or(1);
+        let mut cmdline = self
+            .cmdline
+            .unwrap_or_default()
+            .replace("{smp}", &smp.to_string());
+        let wanted = self.pad_cmdline.unwrap_or(0);
+        while cmdline.len() < wanted {
+            cmdline.push_str(" xenith.padding=0123456789");
+        }
+        let forbidden = || FORBIDDEN.iter().map(|&text| text.to_owned()).collect();
+        Scenario {
+            name: self.name,
+            boot: self.boot.unwrap_or_default(),
+            cmdline,
+            hv_cmdline: self.hv_cmdline.unwrap_or_default(),
+            machine: MachineArgs {
+                smp,
+                mem: self.mem.unwrap_or_else(|| "1G".to_owned()),
+                uefi: self.uefi.unwrap_or(false),
+                cpu: self.cpu,
+                machine: self.machine.unwrap_or_else(|| "q35".to_owned()),
+                accel: "tcg".to_owned(),
+            },
+            steps: self.steps.unwrap_or_default(),
+            expect: self.expect.unwrap_or_default(),
+            forbid: self.forbid.unwrap_or_else(forbidden),
+            end: self.end.unwrap_or_default(),
+            timeout: self.timeout.unwrap_or(TIMEOUT),
+        }
+    }
+}
+
+/// The scenario of a test guest that no description mentions.
+pub(crate) fn of_guest(guest: &str) -> Scenario {
+    let settings = Settings {
+        name: format!("guest/{guest}"),
+        boot: Some(Boot::Guest(guest.to_owned())),
+        mem: Some("256M".to_owned()),
+        timeout: Some(120),
+        ..Settings::default()
+    };
+    settings.decide()
+}
+
+/// All described scenarios, in the order of files and lines.
+pub(crate) fn described(project: &Project) -> Result<Vec<Scenario>> {
+    let dir = project.root.join("tests/integration");
+    let entries = fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "toml")
+    });
+    files.sort();
+    let mut scenarios = Vec::new();
+    for file in files {
+        scenarios.extend(parse(&file)?);
+    }
+    for (index, scenario) in scenarios.iter().enumerate() {
+        if scenarios[..index]
+            .iter()
+            .any(|other| other.name == scenario.name)
+        {
+            bail!("two scenarios have the name {}", scenario.name);
+        }
+    }
+    Ok(scenarios)
+}
+
+fn parse(file: &Path) -> Result<Vec<Scenario>> {
+    let text = String::from_utf8(project::read(file)?)?;
+    expand(&text).with_context(|| format!("in {}", file.display()))
+}
+
+fn expand(text: &str) -> Result<Vec<Scenario>> {
+    let description: Description = toml::from_str(text)?;
+    let mut scenarios = Vec::new();
+    for mut base in description.scenario {
+        let variants = std::mem::take(&mut base.variants);
+        if variants.is_empty() {
+            scenarios.push(base.decide());
+        } else {
+            scenarios.extend(
+                variants
+                    .into_iter()
+                    .map(|variant| variant.with_defaults_of(&base).decide()),
+            );
+        }
+    }
+    Ok(scenarios)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variant_overrides_its_scenario() {
+        let text = r#"
+            [[scenario]]
+            name = "a"
+            cmdline = "cpus={smp}"
+            mem = "2G"
+            steps = [{ wait = "login", send = "root\n" }]
+            variants = [{ name = "one" }, { name = "four", smp = 4, uefi = true, mem = "6G" }]
+            [[scenario]]
+            name = "b"
+            boot = { guest = "traps" }
+            end = "stop"
+        "#;
+        let all = expand(text).expect("the description is well-formed");
+        let names: Vec<&str> = all.iter().map(|scenario| scenario.name.as_str()).collect();
+        assert_eq!(names, ["a/one", "a/four", "b"]);
+        assert_eq!(
+            (
+                all[1].machine.smp,
+                all[1].machine.mem.as_str(),
+                all[1].machine.uefi
+            ),
+            (4, "6G", true)
+        );
+        assert_eq!(
+            (all[0].cmdline.as_str(), all[1].cmdline.as_str()),
+            ("cpus=1", "cpus=4")
+        );
+        assert_eq!(all[1].steps.len(), 1);
+        assert_eq!(
+            (&all[2].boot, all[2].end),
+            (&Boot::Guest("traps".to_owned()), End::Stop)
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error =
+            expand("[[scenario]]\nname = 'a'\ncolour = 'red'").expect_err("there is no such key");
+        assert!(format!("{error:#}").contains("colour"));
+    }
+}

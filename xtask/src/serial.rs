@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The serial line of a machine under test: everything it prints, when, and what is typed into it.
+//!
+//! A thread reads the pipe; the text is kept whole, without carriage returns and terminal escapes, and the raw bytes
+//! go to a log file at once, so that a run that is cut short leaves its log.
+
+use crate::process::Tracked;
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A running machine and its serial line.
+#[derive(Debug)]
+pub(crate) struct Console {
+    child: Tracked,
+    input: ChildStdin,
+    chunks: Receiver<Vec<u8>>,
+    log: File,
+    escapes: Escapes,
+    started: Instant,
+    text: String,
+    /// When the first byte of each line came.
+    lines: Vec<(Duration, usize)>,
+}
+
+/// What happened while waiting for output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// More text came.
+    Text,
+    /// The time is over.
+    Timeout,
+    /// The machine ended.
+    Ended(ExitStatus),
+}
+
+impl Console {
+    /// Starts the machine with its serial line on pipes and its log at `log`.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(file.try_clone()?);
+        let child = Tracked::spawn(command)?;
+        let (input, mut output) =
+            child.with(|child| (child.stdin.take(), child.stdout.take().map(Box::new)));
+        let (sender, chunks) = mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Some(Ok(length @ 1..)) = output.as_mut().map(|pipe| pipe.read(&mut buffer)) {
+                if sender.send(buffer[..length].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self {
+            child,
+            input: input.context("the machine has no standard input")?,
+            chunks,
+            log: file,
+            escapes: Escapes::Outside,
+            started: Instant::now(),
+            text: String::new(),
+            lines: vec![(Duration::ZERO, 0)],
+        })
+    }
+
+    /// Waits for the next output, at most until `deadline`.
+    pub(crate) fn next(&mut self, deadline: Instant) -> Result<Event> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.chunks.recv_timeout(left) {
+            Ok(chunk) => {
+                self.log.write_all(&chunk)?;
+                self.append(&chunk);
+                Ok(Event::Text)
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(Event::Timeout),
+            Err(RecvTimeoutError::Disconnected) => Ok(Event::Ended(self.child.wait()?)),
+        }
+    }
+
+    /// Types text into the machine.
+    pub(crate) fn send(&mut self, text: &str) -> Result<()> {
+        self.input
+            .write_all(text.as_bytes())
+            .context("the machine takes no input")?;
+        self.input.flush()?;
+        Ok(())
+    }
+
+    /// Everything printed so far.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// When the line that holds this offset of the text began, since the machine's start.
+    pub(crate) fn time_of(&self, offset: usize) -> Duration {
+        let after = self.lines.partition_point(|(_, start)| *start <= offset);
+        self.lines[after.saturating_sub(1)].0
+    }
+
+    fn append(&mut self, chunk: &[u8]) {
+        let now = self.started.elapsed();
+        let mut at_start = self.text.is_empty() || self.text.ends_with('\n');
+        for &byte in chunk {
+            let Some(byte) = self.escapes.filter(byte) else {
+                continue;
+            };
+            if at_start {
+                self.lines.push((now, self.text.len()));
+            }
+            at_start = byte == b'\n';
+            self.text.push(if byte.is_ascii() {
+                char::from(byte)
+            } else {
+                '?'
+            });
+        }
+    }
+}
+
+/// Removes carriage returns and terminal escape sequences from a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Escapes {
+    Outside,
+    Escape,
+    Control,
+}
+
+impl Escapes {
+    fn filter(&mut self, byte: u8) -> Option<u8> {
+        match (*self, byte) {
+            (_, 0x1b) => *self = Self::Escape,
+            (Self::Escape, b'[') => *self = Self::Control,
+            (Self::Control, 0x20..=0x3f) => {}
+            (Self::Escape | Self::Control, _) => *self = Self::Outside,
+            (Self::Outside, b'\r' | 0) => {}
+            (Self::Outside, byte) => return Some(byte),
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_removed_even_when_split() {
+        let mut escapes = Escapes::Outside;
+        let input = b"a\x1b[2;10Hb\r\n\x1bMc\x1b[0m.";
+        let kept: Vec<u8> = input
+            .iter()
+            .filter_map(|&byte| escapes.filter(byte))
+            .collect();
+        assert_eq!(kept, b"ab\nc.");
+    }
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask test`: the checks of the host, then the scenarios under QEMU, then the count.
+
+use crate::debian::{self, Flavour};
+use crate::machine::C_HYPERVISOR_CPU;
+use crate::project::Project;
+use crate::runner::{self, Files, Outcome};
+use crate::scenario::{self, Boot, Scenario};
+use crate::{guests, hostcheck, initramfs, iso, setup};
+use anyhow::{Result, ensure};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Runs the tests; ends with "N passed, N failed, N skipped".
+///
+/// First what runs on this machine (unit tests, formatting, lints), then scenarios under QEMU, one machine a core.
+/// The serial log of each scenario is kept as target/xenith/logs/NAME.log.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run only tests whose name contains this text
+    filter: Option<String>,
+    /// Only what needs no QEMU
+    #[arg(long, conflicts_with = "qemu")]
+    host: bool,
+    /// Only what needs QEMU
+    #[arg(long)]
+    qemu: bool,
+    /// Print the names and run nothing
+    #[arg(long)]
+    list: bool,
+    /// Machines at a time [default: one a core]
+    #[arg(long, short, value_name = "N")]
+    jobs: Option<usize>,
+    /// Run each scenario this many times
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    repeat: usize,
+    /// Stretch all time limits by this factor
+    #[arg(long, value_name = "FACTOR", default_value_t = 1)]
+    slow: u32,
+    /// Test another hypervisor image, or "debian" for the C hypervisor of Debian 12
+    #[arg(long, value_name = "FILE")]
+    hypervisor: Option<PathBuf>,
+}
+
+/// How many tests went which way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Held.
+    pub(crate) passed: usize,
+    /// Did not.
+    pub(crate) failed: usize,
+    /// Could not be run here.
+    pub(crate) skipped: usize,
+}
+
+impl Tally {
+    /// Adds another count to this one.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
+    let wanted = |name: &str| {
+        args.filter
+            .as_ref()
+            .is_none_or(|filter| name.contains(filter.as_str()))
+    };
+    let checks: Vec<_> = hostcheck::CHECKS
+        .iter()
+        .filter(|check| !args.qemu && wanted(check.name))
+        .collect();
+    let mut scenarios = if args.host {
+        Vec::new()
+    } else {
+        all_scenarios(project)?
+    };
+    scenarios.retain(|scenario| wanted(&scenario.name));
+    if args.list {
+        checks.iter().for_each(|check| println!("{}", check.name));
+        scenarios
+            .iter()
+            .for_each(|scenario| println!("{}", scenario.name));
+        return Ok(ExitCode::SUCCESS);
+    }
+    ensure!(
+        !checks.is_empty() || !scenarios.is_empty(),
+        "no test has '{}' in its name; --list prints them",
+        args.filter.as_deref().unwrap_or_default()
+    );
+    setup::ensure()?;
+    let mut tally = Tally::default();
+    for check in checks {
+        tally.add(hostcheck::run(project, check));
+    }
+    if !scenarios.is_empty() {
+        tally.add(in_qemu(project, args, &scenarios));
+    }
+    println!(
+        "{} passed, {} failed, {} skipped",
+        tally.passed, tally.failed, tally.skipped
+    );
+    Ok(if tally.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The guests first, since they say most about what is wrong, then what is described.
+fn all_scenarios(project: &Project) -> Result<Vec<Scenario>> {
+    let described = scenario::described(project)?;
+    let names = guests::names(project)
+        .into_iter()
+        .filter(|name| name != guests::BENCH);
+    let mut all: Vec<Scenario> = names
+        .filter(|name| {
+            !described
+                .iter()
+                .any(|other| other.boot == Boot::Guest(name.clone()))
+        })
+        .map(|name| scenario::of_guest(&name))
+        .collect();
+    all.extend(described);
+    Ok(all)
+}
+
+/// Runs the scenarios; a build that fails counts as one failed test.
+fn in_qemu(project: &Project, args: &Args, scenarios: &[Scenario]) -> Tally {
+    match prepare(project, args, scenarios) {
+        Ok(files) => run_all(project, args, &files, scenarios),
+        Err(error) => {
+            println!("FAIL  build: {error:#}");
+            Tally {
+                passed: 0,
+                failed: 1,
+                skipped: scenarios.len(),
+            }
+        }
+    }
+}
+
+fn prepare(project: &Project, args: &Args, scenarios: &[Scenario]) -> Result<Files> {
+    let linux = scenarios
+        .iter()
+        .any(|scenario| scenario.boot == Boot::Linux);
+    let guest = scenarios
+        .iter()
+        .any(|scenario| matches!(scenario.boot, Boot::Guest(_)));
+    let of_debian = args.hypervisor.as_deref().is_some_and(iso::is_debian);
+    Ok(Files {
+        hypervisor: iso::hypervisor(project, args.hypervisor.as_deref(), false)?,
+        cpu: if of_debian { C_HYPERVISOR_CPU } else { "max" }.to_owned(),
+        linux: if linux {
+            Some((debian::kernel(Flavour::Amd64)?, initramfs::make(project)?))
+        } else {
+            None
+        },
+        guests: if guest {
+            Some(guests::build(project)?)
+        } else {
+            None
+        },
+        slow: args.slow.max(1),
+    })
+}
+
+/// Hands the scenarios to as many workers as machines may run at a time.
+fn run_all(project: &Project, args: &Args, files: &Files, scenarios: &[Scenario]) -> Tally {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let queue = Mutex::new((0..args.repeat.max(1)).flat_map(|_| scenarios));
+    let tally = Mutex::new(Tally::default());
+    let started = Instant::now();
+    println!(
+        "{} scenarios under QEMU",
+        scenarios.len() * args.repeat.max(1)
+    );
+    thread::scope(|scope| {
+        for _ in 0..args.jobs.unwrap_or(cores).max(1) {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some(scenario) = next else { break };
+                    let outcome = runner::run(project, files, scenario);
+                    let counted = report(project, scenario, &outcome);
+                    tally
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .add(counted);
+                }
+            });
+        }
+    });
+    println!("scenarios took {}", seconds(started.elapsed()));
+    tally.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Prints one line about a scenario (more when it failed) and counts it.
+fn report(project: &Project, scenario: &Scenario, outcome: &Outcome) -> Tally {
+    let name = &scenario.name;
+    let took = seconds(outcome.took);
+    if let Some(failure) = &outcome.failure {
+        let log = project
+            .target
+            .join(format!("xenith/logs/{}.log", name.replace('/', "-")));
+        println!(
+            "FAIL  {name} ({took}): {failure}\n      log: {}",
+            project.shown(&log)
+        );
+        return Tally {
+            failed: 1,
+            ..Tally::default()
+        };
+    }
+    let mut notes = vec![took];
+    if outcome.checks > 0 {
+        notes.push(format!("{} checks", outcome.checks));
+    }
+    notes.extend(
+        outcome
+            .marks
+            .iter()
+            .map(|(mark, time)| format!("{mark} {}", seconds(*time))),
+    );
+    println!("ok    {name} ({})", notes.join(", "));
+    Tally {
+        passed: 1,
+        ..Tally::default()
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
