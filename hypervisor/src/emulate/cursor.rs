@@ -76,6 +76,10 @@ impl<'a> Cursor<'a> {
     }
 
     fn ended(&self) -> Reject {
-        if self.bytes.len() == MAX_INSN { Reject::TooLong } else { Reject::Truncated }
+        if self.bytes.len() == MAX_INSN {
+            Reject::TooLong
+        } else {
+            Reject::Truncated
+        }
     }
 }

@@ -10,6 +10,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod cpuid;
 pub mod decode;
 pub mod ptwr;
 pub mod reg;
@@ -40,7 +41,10 @@ pub enum CodeSize {
 
 /// A segment register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the variants are the registers they are named after")]
+#[expect(
+    missing_docs,
+    reason = "the variants are the registers they are named after"
+)]
 pub enum Segment {
     Es,
     Cs,

@@ -31,7 +31,10 @@ pub(super) struct Memory {
 impl Memory {
     /// Takes ModRM and what follows it. Returns the register field, and the memory operand; a register operand in its
     /// place is refused.
-    pub(super) fn parse(cursor: &mut Cursor<'_>, prefixes: &Prefixes) -> Result<(u8, Self), Reject> {
+    pub(super) fn parse(
+        cursor: &mut Cursor<'_>,
+        prefixes: &Prefixes,
+    ) -> Result<(u8, Self), Reject> {
         let modrm = cursor.byte()?;
         let (mode, rm) = (modrm >> 6, modrm & 7);
         if mode == 3 {
@@ -54,17 +57,31 @@ impl Memory {
             (2, _) | (0, Base::None | Base::NextInsn) => cursor.i32()?,
             _ => 0,
         };
-        Ok(((modrm >> 3 & 7) | prefixes.r(), Self { base, index, displacement }))
+        Ok((
+            (modrm >> 3 & 7) | prefixes.r(),
+            Self {
+                base,
+                index,
+                displacement,
+            },
+        ))
     }
 
     /// An operand whose address is given in the instruction.
     pub(super) const fn absolute(address: u64) -> Self {
-        Self { base: Base::None, index: None, displacement: address as i64 }
+        Self {
+            base: Base::None,
+            index: None,
+            displacement: address as i64,
+        }
     }
 
     /// Moves the operand.
     pub(super) const fn offset_by(self, bytes: i64) -> Self {
-        Self { displacement: self.displacement.wrapping_add(bytes), ..self }
+        Self {
+            displacement: self.displacement.wrapping_add(bytes),
+            ..self
+        }
     }
 
     /// Returns the linear address. `next` is the address of the instruction behind this one.
@@ -75,14 +92,20 @@ impl Memory {
             Base::NextInsn => next,
         };
         let index = self.index.map_or(0, |(gpr, shift)| gpr.get(regs) << shift);
-        let sum = base.wrapping_add(index).wrapping_add(self.displacement as u64);
+        let sum = base
+            .wrapping_add(index)
+            .wrapping_add(self.displacement as u64);
         linear(sum, prefixes, bases)
     }
 }
 
 /// Returns the linear address of an offset into the segment that the prefixes name.
 pub(super) fn linear(offset: u64, prefixes: &Prefixes, bases: Bases) -> u64 {
-    let offset = if prefixes.address { offset & 0xffff_ffff } else { offset };
+    let offset = if prefixes.address {
+        offset & 0xffff_ffff
+    } else {
+        offset
+    };
     offset.wrapping_add(match prefixes.segment {
         Some(Segment::Fs) => bases.fs,
         Some(Segment::Gs) => bases.gs,

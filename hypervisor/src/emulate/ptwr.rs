@@ -99,7 +99,14 @@ pub fn decode(bytes: &[u8], regs: &Regs, fs_base: u64, gs_base: u64) -> Result<W
     match plain_store(bytes, regs) {
         Some(write) if write.addr & 7 == 0 => Ok(write),
         Some(_) => Err(Reject::Misaligned),
-        None => parse::parse(bytes, regs, Bases { fs: fs_base, gs: gs_base }),
+        None => parse::parse(
+            bytes,
+            regs,
+            Bases {
+                fs: fs_base,
+                gs: gs_base,
+            },
+        ),
     }
 }
 
@@ -118,7 +125,12 @@ fn plain_store(bytes: &[u8], regs: &Regs) -> Option<Write> {
     };
     let base = Gpr::new(rm | (rex & 1) << 3).get(regs);
     let value = Gpr::new((modrm >> 3 & 7) | (rex & 4) << 1).get(regs);
-    Some(Write { addr: base.wrapping_add(displacement as u64), width: Width::Qword, op: WriteOp::Store(value), len })
+    Some(Write {
+        addr: base.wrapping_add(displacement as u64),
+        width: Width::Qword,
+        op: WriteOp::Store(value),
+        len,
+    })
 }
 
 impl Write {
@@ -139,7 +151,10 @@ impl Write {
     #[must_use]
     pub const fn loaded(self, value: u64) -> Self {
         match self.op {
-            WriteOp::Load(_, step) => Self { op: WriteOp::String(value, step), ..self },
+            WriteOp::Load(_, step) => Self {
+                op: WriteOp::String(value, step),
+                ..self
+            },
             _ => self,
         }
     }
@@ -148,7 +163,9 @@ impl Write {
     #[inline]
     pub fn apply(&self, entry: u64, regs: &Regs) -> Option<Outcome> {
         match (self.op, self.width) {
-            (WriteOp::Store(value), Width::Qword) => Some(self.outcome(Some(value), (0, 0), Effect::None)),
+            (WriteOp::Store(value), Width::Qword) => {
+                Some(self.outcome(Some(value), (0, 0), Effect::None))
+            }
             _ => self.apply_any(entry, regs),
         }
     }
@@ -160,18 +177,28 @@ impl Write {
         let none = (0, 0);
         let (new, flags, effect) = match self.op {
             WriteOp::Store(value) => (Some(value), none, Effect::None),
-            WriteOp::Exchange(operand) => {
-                (Some(operand.get(regs, width)), none, Effect::Register(operand, width, old))
-            }
+            WriteOp::Exchange(operand) => (
+                Some(operand.get(regs, width)),
+                none,
+                Effect::Register(operand, width, old),
+            ),
             WriteOp::ExchangeAdd(operand) => {
                 let (new, flags) = Alu::Add.compute(width, old, operand.get(regs, width), false);
-                (Some(new), (flags, alu::ARITHMETIC), Effect::Register(operand, width, old))
+                (
+                    Some(new),
+                    (flags, alu::ARITHMETIC),
+                    Effect::Register(operand, width, old),
+                )
             }
             WriteOp::CompareExchange(new) => {
                 let accumulator = regs.rax & mask;
                 let (difference, flags) = Alu::Sub.compute(width, accumulator, old, false);
                 let kept = Effect::Register(Operand::Low(Gpr::Rax), width, old);
-                let (new, effect) = if difference == 0 { (Some(new), Effect::None) } else { (None, kept) };
+                let (new, effect) = if difference == 0 {
+                    (Some(new), Effect::None)
+                } else {
+                    (None, kept)
+                };
                 (new, (flags, alu::ARITHMETIC), effect)
             }
             WriteOp::Alu(op, value) => {
@@ -194,8 +221,19 @@ impl Write {
     }
 
     #[inline]
-    fn outcome(&self, entry: Option<u64>, (flags, flags_mask): (u64, u64), effect: Effect) -> Outcome {
-        Outcome { entry, flags, flags_mask, effect, len: self.len }
+    fn outcome(
+        &self,
+        entry: Option<u64>,
+        (flags, flags_mask): (u64, u64),
+        effect: Effect,
+    ) -> Outcome {
+        Outcome {
+            entry,
+            flags,
+            flags_mask,
+            effect,
+            len: self.len,
+        }
     }
 }
 
@@ -223,7 +261,11 @@ impl Step {
     /// Moves the registers by one element. Returns true when the instruction is over.
     fn advance(self, regs: &mut Regs, width: Width) -> bool {
         let bytes = u64::from(width.bytes());
-        let by = if regs.rflags & DF != 0 { bytes.wrapping_neg() } else { bytes };
+        let by = if regs.rflags & DF != 0 {
+            bytes.wrapping_neg()
+        } else {
+            bytes
+        };
         let add = |gpr: Gpr, by: u64, regs: &mut Regs| {
             let value = gpr.get(regs).wrapping_add(by) & self.address.mask();
             gpr.set_width(regs, self.address, value);

@@ -21,7 +21,12 @@ struct Parser<'a> {
 pub(super) fn parse(bytes: &[u8], regs: &Regs, bases: Bases) -> Result<Write, Reject> {
     let mut cursor = Cursor::new(bytes);
     let prefixes = Prefixes::parse(&mut cursor, CODE)?;
-    let mut parser = Parser { cursor, prefixes, regs, bases };
+    let mut parser = Parser {
+        cursor,
+        prefixes,
+        regs,
+        bases,
+    };
     match parser.cursor.byte()? {
         0x0f => parser.two_byte(),
         opcode => parser.one_byte(opcode),
@@ -34,11 +39,11 @@ impl Parser<'_> {
         match opcode {
             0x00..=0x37 if opcode & 6 == 0 => {
                 let alu = Alu::new(opcode >> 3).ok_or(Reject::Unlisted)?;
-                self.from_register(width, |value, _| WriteOp::Alu(alu, value))
+                self.register_form(width, |value, _| WriteOp::Alu(alu, value))
             }
             0x80 | 0x81 | 0x83 => self.alu_immediate(opcode, width),
-            0x86 | 0x87 => self.from_register(width, |_, operand| WriteOp::Exchange(operand)),
-            0x88 | 0x89 => self.from_register(width, |value, _| WriteOp::Store(value)),
+            0x86 | 0x87 => self.register_form(width, |_, operand| WriteOp::Exchange(operand)),
+            0x88 | 0x89 => self.register_form(width, |value, _| WriteOp::Store(value)),
             0xa2 | 0xa3 => self.store_absolute(width),
             0xa4 | 0xa5 | 0xaa | 0xab => self.string(opcode, width),
             0xc6 | 0xc7 => {
@@ -61,17 +66,21 @@ impl Parser<'_> {
             0xb3 => self.bit_register(BitOp::Btr),
             0xbb => self.bit_register(BitOp::Btc),
             0xba => self.bit_immediate(),
-            0xb0 | 0xb1 => self.from_register(width, |value, _| WriteOp::CompareExchange(value)),
-            0xc0 | 0xc1 => self.from_register(width, |_, operand| WriteOp::ExchangeAdd(operand)),
+            0xb0 | 0xb1 => self.register_form(width, |value, _| WriteOp::CompareExchange(value)),
+            0xc0 | 0xc1 => self.register_form(width, |_, operand| WriteOp::ExchangeAdd(operand)),
             0xc3 if self.prefixes.rep.is_some() || self.prefixes.operand => Err(Reject::Invalid),
-            0xc3 => self.from_register(width, |value, _| WriteOp::Store(value)),
+            0xc3 => self.register_form(width, |value, _| WriteOp::Store(value)),
             _ => Err(Reject::Unlisted),
         }
     }
 
     /// Width of the operand: even opcodes are the byte forms.
     fn width(&self, opcode: u8) -> Width {
-        if opcode & 1 == 0 { Width::Byte } else { self.prefixes.width(CODE) }
+        if opcode & 1 == 0 {
+            Width::Byte
+        } else {
+            self.prefixes.width(CODE)
+        }
     }
 
     fn operand(&self, code: u8, width: Width) -> Operand {
@@ -94,7 +103,11 @@ impl Parser<'_> {
     }
 
     /// Register to memory; `op` gets the register's value and which register it is.
-    fn from_register(&mut self, width: Width, op: impl Fn(u64, Operand) -> WriteOp) -> Result<Write, Reject> {
+    fn register_form(
+        &mut self,
+        width: Width,
+        op: impl Fn(u64, Operand) -> WriteOp,
+    ) -> Result<Write, Reject> {
         let (reg, memory) = Memory::parse(&mut self.cursor, &self.prefixes)?;
         let operand = self.operand(reg, width);
         self.finish(memory, width, op(operand.get(self.regs, width), operand))
@@ -104,7 +117,11 @@ impl Parser<'_> {
         let (number, memory) = self.extended()?;
         let alu = Alu::new(number).ok_or(Reject::Unlisted)?;
         let value = self.immediate(if opcode == 0x81 { width } else { Width::Byte })?;
-        let value = if opcode == 0x83 { value as i8 as u64 } else { value };
+        let value = if opcode == 0x83 {
+            value as i8 as u64
+        } else {
+            value
+        };
         // A 32-bit immediate of a 64-bit operation is sign-extended by `immediate`.
         self.finish(memory, width, WriteOp::Alu(alu, value & width.mask()))
     }
@@ -122,7 +139,11 @@ impl Parser<'_> {
     }
 
     fn store_absolute(&mut self, width: Width) -> Result<Write, Reject> {
-        let address = if self.prefixes.address { self.cursor.i32()? as u64 } else { self.cursor.u64()? };
+        let address = if self.prefixes.address {
+            self.cursor.i32()? as u64
+        } else {
+            self.cursor.u64()?
+        };
         let value = self.regs.rax & width.mask();
         self.finish(Memory::absolute(address), width, WriteOp::Store(value))
     }
@@ -158,7 +179,11 @@ impl Parser<'_> {
             return Err(Reject::Unlisted);
         }
         let source = opcode < 0xaa;
-        let step = Step { source, rep, address };
+        let step = Step {
+            source,
+            rep,
+            address,
+        };
         let op = if source {
             WriteOp::Load(linear(self.regs.rsi, &self.prefixes, self.bases), step)
         } else {
@@ -188,6 +213,11 @@ impl Parser<'_> {
         if addr & u64::from(width.bytes() - 1) != 0 {
             return Err(Reject::Misaligned);
         }
-        Ok(Write { addr, width, op, len })
+        Ok(Write {
+            addr,
+            width,
+            op,
+            len,
+        })
     }
 }

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Page-table writes against an independent decoder, and against the processor itself.
+
+mod processor;
+
+use super::super::std::{format, string::String, vec::Vec};
+use super::super::testing::Rng;
+use super::*;
+use iced_x86::{
+    Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Register,
+};
+
+pub(super) fn random_regs(rng: &mut Rng) -> Regs {
+    let mut regs = Regs {
+        rip: rng.next() >> 17,
+        rflags: 0x202,
+        ..Regs::default()
+    };
+    for gpr in Gpr::ALL {
+        gpr.set(&mut regs, rng.edge());
+    }
+    regs
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x} ")).collect()
+}
+
+/// True for what is meant to be emulated, by the other decoder's account.
+fn listed(i: &Instruction) -> bool {
+    use Mnemonic::*;
+    let writes = matches!(
+        i.mnemonic(),
+        Mov | Xchg
+            | Add
+            | Or
+            | Adc
+            | Sbb
+            | And
+            | Sub
+            | Xor
+            | Inc
+            | Dec
+            | Not
+            | Neg
+            | Bts
+            | Btr
+            | Btc
+            | Cmpxchg
+            | Xadd
+            | Movnti
+            | Stosb
+            | Stosw
+            | Stosd
+            | Stosq
+            | Movsb
+            | Movsw
+            | Movsd
+            | Movsq
+    );
+    let string = matches!(
+        i.mnemonic(),
+        Stosb | Stosw | Stosd | Stosq | Movsb | Movsw | Movsq
+    ) || matches!(i.code(), Code::Movsd_m32_m32);
+    let memory = string || i.op0_kind() == OpKind::Memory;
+    let segment_register = matches!(
+        i.code(),
+        Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg
+    );
+    writes && memory && !segment_register && !(i.mnemonic() == Movsd && !string)
+}
+
+/// Where the other decoder sees the write, without what a register's bit offset adds.
+fn written_at(i: &Instruction, regs: &Regs, fs: u64, gs: u64) -> Option<(u64, u32)> {
+    let mut factory = InstructionInfoFactory::new();
+    let info = factory.info(i);
+    let memory = info.used_memory().iter().find(|m| {
+        matches!(
+            m.access(),
+            OpAccess::Write | OpAccess::ReadWrite | OpAccess::ReadCondWrite | OpAccess::CondWrite
+        )
+    })?;
+    let address = memory.virtual_address(0, |register, _, _| {
+        Some(match register {
+            Register::FS => fs,
+            Register::GS => gs,
+            Register::ES | Register::CS | Register::SS | Register::DS => 0,
+            _ => {
+                let whole =
+                    Gpr::new(register.full_register() as u8 - Register::RAX as u8).get(regs);
+                if register.size() == 4 {
+                    whole & 0xffff_ffff
+                } else {
+                    whole
+                }
+            }
+        })
+    })?;
+    Some((address, i.memory_size().size() as u32))
+}
+
+fn check(bytes: &[u8], regs: &Regs, fs: u64, gs: u64) -> bool {
+    let theirs = Decoder::with_ip(64, bytes, regs.rip, DecoderOptions::NONE).decode();
+    let string = theirs.is_string_instruction();
+    let wanted = !theirs.is_invalid() && listed(&theirs);
+    let got = decode(bytes, regs, fs, gs);
+    let what = || format!("{} {:?} {got:?}", hex(bytes), theirs.code());
+    match got {
+        Ok(ours) => {
+            assert!(wanted, "{}", what());
+            assert_eq!(u32::from(ours.len), theirs.len() as u32, "{}", what());
+            let by_register =
+                matches!(ours.op, WriteOp::Bit(..)) && theirs.op1_kind() == OpKind::Register;
+            let (address, size) =
+                written_at(&theirs, regs, fs, gs).unwrap_or_else(|| panic!("{}", what()));
+            assert_eq!(ours.width.bytes(), size, "{}", what());
+            assert!(
+                by_register || string || address == ours.addr,
+                "{address:x} {}",
+                what()
+            );
+        }
+        Err(Reject::Misaligned) => assert!(wanted, "{}", what()),
+        Err(Reject::Unlisted) if wanted => assert!(string && regs.rcx as u32 == 0, "{}", what()),
+        Err(_) => assert!(!wanted, "{}", what()),
+    }
+    got.is_ok()
+}
+
+#[test]
+fn all_opcodes_agree_with_the_other_decoder() {
+    let mut rng = Rng::new();
+    let mut prefixes: Vec<u8> = (0x40..=0x4f).collect();
+    prefixes.extend([0x26, 0x2e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3]);
+    let mut lead: Vec<Vec<u8>> = Vec::from([Vec::new()]);
+    lead.extend(prefixes.iter().map(|&p| Vec::from([p])));
+    for &a in &prefixes[16..] {
+        lead.extend(prefixes.iter().map(|&b| Vec::from([a, b])));
+    }
+    let mut accepted = 0;
+    for lead in &lead {
+        for opcode in 0..512u16 {
+            let map = if opcode >= 256 { &[0x0f][..] } else { &[] };
+            for modrm in (0..=255).step_by(7) {
+                let mut bytes = [lead, map, &[opcode as u8, modrm]].concat();
+                while bytes.len() < 15 {
+                    bytes.push(rng.next() as u8 & 0xf8);
+                }
+                let regs = random_regs(&mut rng);
+                accepted += u32::from(check(&bytes, &regs, rng.next() & !7, rng.next() & !7));
+            }
+        }
+    }
+    assert!(accepted > 10_000);
+}
+
+#[test]
+fn random_bytes_agree_with_the_other_decoder() {
+    let mut rng = Rng::new();
+    let likely = [
+        0x0f, 0x48, 0x89, 0x87, 0xab, 0xb3, 0xbb, 0xba, 0xb1, 0xc1, 0xc7, 0xf0, 0x66, 0x67, 0x65,
+        0xf3, 0x83, 0x81, 0x21, 0x44, 0x24, 0xa4, 0xa5, 0xaa, 0xa3, 0xff, 0x05, 0x04, 0x2e, 0x01,
+    ];
+    for _ in 0..400_000 {
+        let len = 1 + rng.below(15) as usize;
+        let bytes: Vec<u8> = (0..len)
+            .map(|_| {
+                if rng.below(3) == 0 {
+                    rng.next() as u8
+                } else {
+                    rng.pick(&likely)
+                }
+            })
+            .collect();
+        let regs = random_regs(&mut rng);
+        check(&bytes, &regs, rng.edge(), rng.edge());
+    }
+}
+
+fn write(bytes: &[u8], regs: &Regs) -> Write {
+    decode(bytes, regs, 0, 0).unwrap_or_else(|why| panic!("{}: {why:?}", hex(bytes)))
+}
+
+#[test]
+fn the_plain_store_and_the_general_parser_agree() {
+    let mut rng = Rng::new();
+    for _ in 0..20_000 {
+        let mut bytes = [
+            0x48 | rng.next() as u8 & 7,
+            0x89,
+            rng.next() as u8 & 0xbf,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ];
+        rng.next().to_le_bytes()[..7]
+            .iter()
+            .zip(&mut bytes[3..])
+            .for_each(|(&r, b)| *b = r);
+        let regs = random_regs(&mut rng);
+        let general = parse::parse(&bytes, &regs, Bases::default());
+        assert_eq!(decode(&bytes, &regs, 0, 0), general, "{}", hex(&bytes));
+        for cut in 0..bytes.len() {
+            assert_eq!(
+                decode(&bytes[..cut], &regs, 0, 0).is_ok(),
+                parse::parse(&bytes[..cut], &regs, Bases::default()).is_ok()
+            );
+        }
+    }
+}
+
+/// What Linux does to a page-table entry.
+#[test]
+fn linux_forms() {
+    let mut regs = Regs {
+        rdi: 0x1008,
+        rax: 0x77,
+        rsi: 0x8000_0000_1234_5067,
+        rip: 0x100,
+        rflags: 0x1_0202,
+        ..Regs::default()
+    };
+    let set_pte = write(&[0x48, 0x89, 0x37], &regs);
+    assert_eq!(
+        (set_pte.addr, set_pte.width, set_pte.op),
+        (0x1008, Width::Qword, WriteOp::Store(regs.rsi))
+    );
+    let outcome = set_pte.apply(1, &regs).unwrap();
+    assert_eq!(outcome.entry, Some(regs.rsi));
+    outcome.commit(&mut regs);
+    assert_eq!((regs.rip, regs.rflags), (0x103, 0x202));
+
+    // xchg %rax,(%rdi): ptep_get_and_clear.
+    let outcome = write(&[0x48, 0x87, 0x07], &regs)
+        .apply(0x1067, &regs)
+        .unwrap();
+    assert_eq!(outcome.entry, Some(0x77));
+    outcome.commit(&mut regs);
+    assert_eq!((regs.rax, regs.rip), (0x1067, 0x106));
+
+    // lock btrl $1,(%rdi): ptep_set_wrprotect.
+    let outcome = write(&[0xf0, 0x0f, 0xba, 0x37, 0x01], &regs)
+        .apply(0x1067, &regs)
+        .unwrap();
+    assert_eq!(outcome.entry, Some(0x1065));
+    outcome.commit(&mut regs);
+    assert_eq!((regs.rflags, regs.rip), (0x203, 0x10b));
+
+    // lock andb $0xfd,(%rdi).
+    let outcome = write(&[0xf0, 0x80, 0x27, 0xfd], &regs)
+        .apply(0xffff_ffff_ffff_ffff, &regs)
+        .unwrap();
+    assert_eq!(outcome.entry, Some(0xffff_ffff_ffff_fffd));
+
+    // lock cmpxchg %rsi,(%rdi), once with and once without the expected value.
+    let exchange = write(&[0xf0, 0x48, 0x0f, 0xb1, 0x37], &regs);
+    assert_eq!(exchange.apply(0x1067, &regs).unwrap().entry, Some(regs.rsi));
+    let failed = exchange.apply(0x2067, &regs).unwrap();
+    assert_eq!(failed.entry, None);
+    failed.commit(&mut regs);
+    assert_eq!((regs.rax, regs.rflags & 0x40), (0x2067, 0));
+}
+
+#[test]
+fn string_instructions_go_one_element_at_a_time() {
+    let mut regs = Regs {
+        rax: 5,
+        rcx: 2,
+        rdi: 0x2000,
+        rsi: 0x3000,
+        rip: 0x10,
+        rflags: 0x202,
+        ..Regs::default()
+    };
+    let stos = write(&[0xf3, 0x48, 0xab], &regs);
+    assert_eq!((stos.addr, stos.load()), (0x2000, None));
+    stos.apply(9, &regs).unwrap().commit(&mut regs);
+    assert_eq!((regs.rcx, regs.rdi, regs.rip), (1, 0x2008, 0x10));
+    write(&[0xf3, 0x48, 0xab], &regs)
+        .apply(9, &regs)
+        .unwrap()
+        .commit(&mut regs);
+    assert_eq!((regs.rcx, regs.rdi, regs.rip), (0, 0x2010, 0x13));
+    assert_eq!(
+        decode(&[0xf3, 0x48, 0xab], &regs, 0, 0),
+        Err(Reject::Unlisted)
+    );
+
+    regs.rflags |= DF;
+    let movs = decode(&[0x65, 0x48, 0xa5], &regs, 0, 0x100).unwrap();
+    assert_eq!((movs.addr, movs.load()), (0x2010, Some(0x3100)));
+    assert_eq!(movs.apply(0, &regs), None);
+    let outcome = movs.loaded(0x42).apply(0, &regs).unwrap();
+    assert_eq!(outcome.entry, Some(0x42));
+    outcome.commit(&mut regs);
+    assert_eq!((regs.rsi, regs.rdi, regs.rip), (0x2ff8, 0x2008, 0x16));
+}
+
+/// A bit offset in a register is signed and reaches far beyond the operand.
+#[test]
+fn bit_offsets_are_not_cut() {
+    let regs = Regs {
+        rdi: 1 << 40,
+        rsi: 1 << 39,
+        ..Regs::default()
+    };
+    let bts = [0x48, 0x0f, 0xab, 0x37];
+    assert_eq!(write(&bts, &regs).addr, (1 << 40) + (1 << 36));
+    let regs = Regs {
+        rsi: (-1i64) as u64,
+        ..regs
+    };
+    assert_eq!(
+        (write(&bts, &regs).addr, write(&bts, &regs).op),
+        ((1 << 40) - 8, WriteOp::Bit(BitOp::Bts, 63))
+    );
+    assert_eq!(write(&[0x66, 0x0f, 0xab, 0x37], &regs).addr, (1 << 40) - 2);
+}
+
+#[test]
+fn what_is_not_emulated_is_refused() {
+    let regs = Regs {
+        rdi: 0x1000,
+        ..Regs::default()
+    };
+    for bytes in [
+        &[0x48, 0x0f, 0xc7, 0x0f][..], // cmpxchg16b
+        &[0x0f, 0xc7, 0x0f],           // cmpxchg8b
+        &[0x48, 0x39, 0x07],           // cmp
+        &[0x48, 0x83, 0x3f, 0],        // cmp
+        &[0x48, 0x85, 0x07],           // test
+        &[0x48, 0x8b, 0x07],           // a load
+        &[0x48, 0x89, 0xc7],           // no memory
+        &[0x0f, 0xba, 0x27, 1],        // bt
+        &[0x8f, 0x07],                 // pop
+        &[0x0f, 0x11, 0x07],           // movups
+        &[0xc5, 0xfc, 0x11, 0x07],     // vmovups
+    ] {
+        assert_eq!(
+            decode(bytes, &regs, 0, 0),
+            Err(Reject::Unlisted),
+            "{}",
+            hex(bytes)
+        );
+    }
+    assert_eq!(
+        decode(&[0xf0, 0x48, 0x89, 0x07], &regs, 0, 0),
+        Err(Reject::Invalid)
+    );
+    assert_eq!(
+        decode(&[0x66, 0x0f, 0xc3, 0x07], &regs, 0, 0),
+        Err(Reject::Invalid)
+    );
+    assert_eq!(
+        decode(&[0x48, 0x89, 0x47, 0x01], &regs, 0, 0),
+        Err(Reject::Misaligned)
+    );
+    assert_eq!(
+        decode(&[0x48, 0x89, 0x87, 0x01], &regs, 0, 0),
+        Err(Reject::Truncated)
+    );
+}
