@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a domain owns: its list of frames, how many it may have, and on which CPUs its translations may be cached.
+//!
+//! What must hold: a frame that is owned by an ordinary domain and not special is on exactly one list of that domain's
+//! account and counted once, from [`Account::populate`] or [`Account::adopt`] until its last reference goes. So frames given
+//! up but still mapped count against the maximum until they are really free.
+//!
+//! # Locking
+//! `ACCOUNTS` finds the account when the last reference goes; `PAGES` protects one account's lists. Neither is held
+//! while a frame is freed or a TLB flushed.
+
+use crate::frame::{self, Frame, NONE};
+use crate::lock::{Lock, LockGuard, rank};
+use crate::{buddy, m2p};
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use arch::AtomicCpuMask;
+use core::sync::atomic::Ordering;
+use hypercalls::{DomId, Errno, Mfn, Result};
+
+/// Frames linked through the frame table.
+#[derive(Debug)]
+struct List {
+    head: u32,
+    tail: u32,
+}
+
+impl List {
+    const EMPTY: Self = Self {
+        head: NONE,
+        tail: NONE,
+    };
+
+    fn push(&mut self, frame: &Frame) {
+        let number = frame.mfn().0 as u32;
+        frame.next.store(NONE, Ordering::Relaxed);
+        frame.prev.store(self.tail, Ordering::Relaxed);
+        match frame::get(Mfn(u64::from(self.tail))) {
+            Some(last) => last.next.store(number, Ordering::Relaxed),
+            None => self.head = number,
+        }
+        self.tail = number;
+    }
+    fn remove(&mut self, frame: &Frame) {
+        let (prev, next) = (
+            frame.prev.load(Ordering::Relaxed),
+            frame.next.load(Ordering::Relaxed),
+        );
+        match frame::get(Mfn(u64::from(prev))) {
+            Some(f) => f.next.store(next, Ordering::Relaxed),
+            None => self.head = next,
+        }
+        match frame::get(Mfn(u64::from(next))) {
+            Some(f) => f.prev.store(prev, Ordering::Relaxed),
+            None => self.tail = prev,
+        }
+    }
+    /// True when the frame, on one of several lists, is the first or last of this one.
+    fn has_end(&self, frame: &Frame) -> bool {
+        let number = frame.mfn().0 as u32;
+        self.head == number || self.tail == number
+    }
+    fn first(&self) -> Option<&'static Frame> {
+        frame::get(Mfn(u64::from(self.head)))
+    }
+}
+
+/// What the lock of an account protects.
+#[derive(Debug)]
+struct Pages {
+    list: List,
+    /// Frames of a dying domain that hold no type of their own any more.
+    visited: List,
+    owned: u64,
+    maximum: u64,
+    dying: bool,
+    /// All frames were visited once; what is on `list` again lingers.
+    visited_all: bool,
+}
+
+impl Pages {
+    fn remove(&mut self, frame: &Frame) {
+        // In the middle of a list both lists' ends stay as they are, so either will do.
+        if self.visited.has_end(frame) {
+            self.visited.remove(frame)
+        } else {
+            self.list.remove(frame)
+        }
+        self.owned -= 1;
+    }
+}
+
+/// A domain's memory.
+#[derive(Debug)]
+pub struct Account {
+    domid: DomId,
+    /// CPUs that may hold translations of this domain's address spaces.
+    pub dirty: AtomicCpuMask,
+    pages: Lock<Pages>,
+}
+
+static ACCOUNTS: Lock<BTreeMap<DomId, Arc<Account>>> = Lock::new(rank::ACCOUNTS, BTreeMap::new());
+
+fn find(domid: DomId) -> Option<Arc<Account>> {
+    ACCOUNTS.lock().get(&domid).cloned()
+}
+
+/// Forgets all accounts: a new machine starts.
+pub(crate) fn reset() {
+    let old = core::mem::take(&mut *ACCOUNTS.lock());
+    drop(old);
+}
+
+impl Account {
+    /// Opens a domain's account.
+    ///
+    /// # Errors
+    /// `EEXIST` if the domain has one, frames of an earlier domain of that number perhaps still being mapped.
+    pub fn open(domid: DomId, maximum: u64) -> Result<Arc<Self>> {
+        let pages = Pages {
+            list: List::EMPTY,
+            visited: List::EMPTY,
+            owned: 0,
+            maximum,
+            dying: false,
+            visited_all: false,
+        };
+        let account = Arc::new(Self {
+            domid,
+            dirty: AtomicCpuMask::new(),
+            pages: Lock::new(rank::PAGES, pages),
+        });
+        let mut accounts = ACCOUNTS.lock();
+        if accounts.contains_key(&domid) {
+            return Err(Errno::EEXIST);
+        }
+        accounts.insert(domid, account.clone());
+        Ok(account)
+    }
+    /// Closes the account of a domain that is gone.
+    ///
+    /// # Errors
+    /// `EBUSY` while it still owns frames: others have them mapped.
+    pub fn close(&self) -> Result<()> {
+        if self.owned() != 0 {
+            return Err(Errno::EBUSY);
+        }
+        let gone = ACCOUNTS.lock().remove(&self.domid);
+        drop(gone);
+        Ok(())
+    }
+    /// Returns whose account it is.
+    #[inline]
+    pub fn domid(&self) -> DomId {
+        self.domid
+    }
+    fn lock(&self) -> LockGuard<'_, Pages> {
+        self.pages.lock()
+    }
+    /// Returns how many frames the domain owns, those given up but still mapped included.
+    pub fn owned(&self) -> u64 {
+        self.lock().owned
+    }
+    /// Returns how many it may own.
+    pub fn maximum(&self) -> u64 {
+        self.lock().maximum
+    }
+    /// Sets how many it may own; fewer than it does only stops growth.
+    pub fn set_maximum(&self, frames: u64) {
+        self.lock().maximum = frames;
+    }
+    /// Lets the account take in no more frames, for good.
+    pub fn begin_dying(&self) {
+        self.lock().dying = true;
+    }
+
+    /// Allocates 2^`order` scrubbed frames for the domain.
+    ///
+    /// # Errors
+    /// `ENOMEM`: no such block is free, or the domain would own too many; `EINVAL`: it is dying.
+    pub fn populate(&self, order: u8, address_bits: u32) -> Result<Mfn> {
+        self.check_room(1 << order)?;
+        let mfn = buddy::alloc(order, address_bits).ok_or(Errno::ENOMEM)?;
+        buddy::scrub(mfn, order);
+        self.adopt(mfn, order)
+            .inspect_err(|_| buddy::free(mfn, order))?;
+        Ok(mfn)
+    }
+    fn check_room(&self, frames: u64) -> Result<()> {
+        self.lock().check_room(frames)
+    }
+    /// Gives 2^`order` frames of the hypervisor's to the domain, as they are: the caller has scrubbed or filled them.
+    ///
+    /// # Errors
+    /// As [`Account::populate`]; the frames are then still the caller's.
+    pub fn adopt(&self, mfn: Mfn, order: u8) -> Result<()> {
+        for i in 0..1 << order {
+            if let Some(stamp) = frame::ram(mfn.add(i)).and_then(Frame::take_stale) {
+                arch::tlb::flush_since(&arch::cpu::online(), stamp);
+            }
+        }
+        let mut pages = self.lock();
+        pages.check_room(1 << order)?;
+        for frame in (0..1 << order).filter_map(|i| frame::ram(mfn.add(i))) {
+            debug_assert_eq!(frame.owner(), DomId::IDLE);
+            pages.list.push(frame);
+            pages.owned += 1;
+            frame.set_owned(self.domid, false);
+        }
+        Ok(())
+    }
+    /// Takes back a frame the domain gives up: it is free as soon as nothing maps it any more.
+    ///
+    /// # Errors
+    /// `EINVAL` if the domain does not own it, or has given it up already. Being pinned or mapped is no error, and is not
+    /// changed (XSA-252).
+    pub fn give_up(&self, mfn: Mfn) -> Result<()> {
+        let frame = frame::ram(mfn).ok_or(Errno::EINVAL)?;
+        if !frame.deallocate(self.domid, false) {
+            return Err(Errno::EINVAL);
+        }
+        m2p::clear(mfn);
+        frame.put();
+        Ok(())
+    }
+    /// Takes a frame that nothing maps or types away from the domain; it is the hypervisor's then, content and all,
+    /// to be [`Account::adopt`]ed by another or freed.
+    ///
+    /// # Errors
+    /// `EINVAL` if the domain does not own it or there is any reference but being allocated.
+    pub fn steal(&self, mfn: Mfn) -> Result<()> {
+        let frame = frame::ram(mfn).ok_or(Errno::EINVAL)?;
+        let mut pages = self.lock();
+        if !frame.steal(self.domid) {
+            return Err(Errno::EINVAL);
+        }
+        pages.remove(frame);
+        drop(pages);
+        m2p::clear(mfn);
+        Ok(())
+    }
+    /// Calls `each` with every frame of the domain's, under the account's lock.
+    pub fn for_each(&self, mut each: impl FnMut(Mfn)) {
+        let pages = self.lock();
+        for list in [&pages.list, &pages.visited] {
+            let mut at = list.first();
+            while let Some(frame) = at {
+                each(frame.mfn());
+                at = frame::get(Mfn(u64::from(frame.next.load(Ordering::Relaxed))));
+            }
+        }
+    }
+    /// Returns the next frame of a dying domain in the first round, in which types are dropped, with a reference taken
+    /// so that it stays; `None` when all were visited.
+    pub(crate) fn next_typed(&self) -> Option<&'static Frame> {
+        let mut pages = self.lock();
+        if pages.visited_all {
+            return None;
+        }
+        while let Some(frame) = pages.list.first() {
+            pages.list.remove(frame);
+            pages.visited.push(frame);
+            if frame.try_get(self.domid) {
+                return Some(frame);
+            }
+        }
+        pages.visited_all = true;
+        None
+    }
+    /// Returns the next frame in the second round, in which frames are given up, with a reference; those that are still
+    /// mapped somewhere linger until the last mapping goes.
+    pub(crate) fn next_owned(&self) -> Option<&'static Frame> {
+        let mut pages = self.lock();
+        while let Some(frame) = pages.visited.first() {
+            pages.visited.remove(frame);
+            pages.list.push(frame);
+            if frame.try_get(self.domid) {
+                return Some(frame);
+            }
+        }
+        None
+    }
+}
+
+impl Pages {
+    fn check_room(&self, frames: u64) -> Result<()> {
+        if self.dying {
+            return Err(Errno::EINVAL);
+        }
+        if self.maximum.saturating_sub(self.owned) < frames {
+            return Err(Errno::ENOMEM);
+        }
+        Ok(())
+    }
+}
+
+/// Frees a frame whose last reference is gone. Only the caller saw the count reach 0.
+#[cold]
+pub(crate) fn release(frame: &'static Frame) {
+    let mfn = frame.mfn();
+    let state = frame.state();
+    debug_assert!(
+        state.type_count == 0 && !state.allocated,
+        "{mfn} freed while typed: {state:?}"
+    );
+    if !state.special
+        && let Some(account) = find(state.owner)
+    {
+        account.lock().remove(frame);
+    }
+    if frame.take_noncoherent() {
+        arch::phys::flush_cache(mfn);
+    }
+    m2p::clear(mfn);
+    frame.clean();
+    buddy::give_back(mfn, 0, true);
+}
+
+/// Flushes, for a change of type, the CPUs that may hold translations of the frame older than its stamp.
+#[cold]
+pub(crate) fn flush_stale(frame: &Frame) {
+    // Without an account (a frame of DOMID_XEN's, say) anybody may have mapped it.
+    let cpus = find(frame.owner()).map_or_else(arch::cpu::online, |account| account.dirty.load());
+    arch::tlb::flush_since(&cpus, frame.stamp());
+}

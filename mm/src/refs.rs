@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! References to frames as values: dropped exactly once, by `Drop`, in O(1).
+//!
+//! References that live in page-table entries are not values; `pt` takes them when an entry is written and drops them
+//! when it is replaced. References to tables above are [`crate::pt::RootRef`] and pins, because dropping one may mean
+//! tearing down a tree.
+
+use crate::frame::{self, Frame};
+use core::mem::ManuallyDrop;
+use hypercalls::{DomId, Errno, Mfn, Result};
+
+/// A general reference: the frame stays owned by its owner and is not reused.
+#[derive(Debug)]
+pub struct PageRef(&'static Frame);
+
+impl PageRef {
+    /// Takes a reference if `owner` owns the frame.
+    pub fn get(mfn: Mfn, owner: DomId) -> Option<Self> {
+        frame::ram(mfn).filter(|f| f.try_get(owner)).map(Self)
+    }
+    /// Returns the frame's number.
+    pub fn mfn(&self) -> Mfn {
+        self.0.mfn()
+    }
+    /// Returns the frame.
+    pub fn frame(&self) -> &'static Frame {
+        self.0
+    }
+    /// Takes a writable reference in addition.
+    ///
+    /// # Errors
+    /// `EBUSY` if the frame is a page table or a descriptor page.
+    pub fn into_writable(self) -> Result<WritableRef> {
+        self.0.get_writable().map_err(|_| Errno::EBUSY)?;
+        Ok(WritableRef(ManuallyDrop::new(self)))
+    }
+}
+
+impl Drop for PageRef {
+    fn drop(&mut self) {
+        self.0.put();
+    }
+}
+
+/// A general and a writable reference: the frame is plain memory and may be written.
+#[derive(Debug)]
+pub struct WritableRef(ManuallyDrop<PageRef>);
+
+impl WritableRef {
+    /// Takes the references if `owner` owns the frame.
+    ///
+    /// # Errors
+    /// `EINVAL`: not the owner; `EBUSY`: a page table or a descriptor page.
+    pub fn get(mfn: Mfn, owner: DomId) -> Result<Self> {
+        PageRef::get(mfn, owner)
+            .ok_or(Errno::EINVAL)?
+            .into_writable()
+    }
+    /// Returns the frame's number.
+    pub fn mfn(&self) -> Mfn {
+        self.0.mfn()
+    }
+}
+
+impl Drop for WritableRef {
+    fn drop(&mut self) {
+        self.0.frame().put_writable();
+        self.0.frame().put();
+    }
+}
+
+/// A general and a type reference to a page of checked segment descriptors.
+#[derive(Debug)]
+pub struct SegDescRef(&'static Frame);
+
+impl SegDescRef {
+    pub(crate) fn new(frame: &'static Frame) -> Self {
+        Self(frame)
+    }
+    /// Returns the frame's number.
+    pub fn mfn(&self) -> Mfn {
+        self.0.mfn()
+    }
+}
+
+impl Drop for SegDescRef {
+    fn drop(&mut self) {
+        self.0.put_type_simple();
+        self.0.put();
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Frames of the hypervisor's that a guest may map: shared_info, grant tables, the M2P.
+//!
+//! Such a frame reads as owned by the one domain that may map it but is marked special: it is on no account, cannot be given
+//! up or stolen, and a type reference that only the hypervisor drops keeps it what it is, writable or read-only: never a
+//! page table (XSA-248). Frames for privileged domains at large are shared with [`DomId::XEN`].
+
+use crate::frame::{self, PageType};
+use crate::{buddy, m2p};
+use hypercalls::{DomId, Errno, Mfn, Result};
+
+/// How a guest may map a shared frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Writable.
+    ReadWrite,
+    /// Read-only.
+    ReadOnly,
+}
+
+/// A frame shared with a guest; dropping it ends that, and the frame is freed when no guest maps it any more.
+#[derive(Debug)]
+pub struct SharedFrame {
+    mfn: Mfn,
+    owner: DomId,
+}
+
+impl SharedFrame {
+    /// Allocates a zeroed frame and shares it.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn alloc(owner: DomId, how: Share) -> Result<Self> {
+        let mfn = buddy::alloc(0, buddy::ANYWHERE).ok_or(Errno::ENOMEM)?;
+        crate::entry::zero(mfn);
+        share(mfn, owner, how);
+        Ok(Self { mfn, owner })
+    }
+    /// Returns the frame's number.
+    pub fn mfn(&self) -> Mfn {
+        self.mfn
+    }
+}
+
+impl Drop for SharedFrame {
+    fn drop(&mut self) {
+        if let Some(frame) = frame::ram(self.mfn) {
+            frame.put_type_simple();
+            if frame.deallocate(self.owner, true) {
+                frame.put();
+            }
+        }
+    }
+}
+
+/// Shares a frame of the hypervisor's for ever.
+pub fn share(mfn: Mfn, owner: DomId, how: Share) {
+    if let Some(frame) = frame::ram(mfn) {
+        debug_assert_eq!(
+            frame.owner(),
+            DomId::IDLE,
+            "only the hypervisor's frames can be shared"
+        );
+        m2p::clear(mfn);
+        // First what it may become, then who may ask.
+        frame.fix_type(match how {
+            Share::ReadWrite => PageType::Writable,
+            Share::ReadOnly => PageType::None,
+        });
+        frame.set_owned(owner, true);
+    }
+}
