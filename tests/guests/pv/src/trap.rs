@@ -6,7 +6,8 @@
 
 use crate::abi::{self, TrapInfo, nr};
 use crate::hypercall::{hypercall1, hypercall2};
-use crate::{println, report, vcpu};
+use crate::{events, println, report, vcpu};
+use core::sync::atomic::Ordering::SeqCst;
 
 /// Pseudo-vectors of the callbacks.
 pub const EVENT: u32 = 256;
@@ -231,8 +232,8 @@ pub fn install() {
     }
 }
 
-/// Forgets earlier traps and makes the next one resume at `resume` (unless 0); returns where to store it.
-pub fn arm() -> *mut u64 {
+/// Forgets earlier traps; returns where to say how the next one goes on.
+pub fn arm() -> *mut vcpu::Resume {
     let cpu = vcpu::current();
     cpu.count.set(0);
     cpu.resume.as_ptr()
@@ -241,7 +242,7 @@ pub fn arm() -> *mut u64 {
 /// Disarms, and returns the first trap since [`arm`], if there was one.
 pub fn caught() -> Option<Frame> {
     let cpu = vcpu::current();
-    cpu.resume.set(0);
+    cpu.resume.set(vcpu::Resume::default());
     let frames = cpu.frames.get();
     (cpu.count.get() > 0).then_some(frames[0])
 }
@@ -256,6 +257,8 @@ pub fn record(frame: &Frame) {
         cpu.frames.set(frames);
     }
     cpu.count.set(count + 1);
+    cpu.rip_slot.set(&raw const frame.rip as u64);
+    cpu.mask_at_entry.set(events::mask().load(SeqCst));
 }
 
 unsafe extern "C" fn trap_entry(frame: *mut Frame) {
@@ -267,7 +270,7 @@ unsafe extern "C" fn trap_entry(frame: *mut Frame) {
         cpu.failsafe.set(unsafe { pv_failsafe_selectors });
     }
     if frame.vector == EVENT && cpu.hook.get().is_none() {
-        return crate::events::upcall();
+        return events::upcall();
     }
     if frame.from_user() && cpu.user_return.get() != 0 {
         if cpu.user_hook.get().is_some_and(|hook| hook(frame)) {
@@ -279,18 +282,22 @@ unsafe extern "C" fn trap_entry(frame: *mut Frame) {
         return;
     }
     record(frame);
-    let resume = cpu.resume.replace(0);
-    if resume == 0 {
+    let resume = cpu.resume.take();
+    if resume.rip == 0 {
         unexpected(frame);
     }
-    frame.rip = resume;
+    cpu.resumed.set(resume.rip);
+    frame.rip = resume.rip;
+    (frame.rsp, frame.rbp, frame.rbx) = (resume.rsp, resume.rbp, resume.rbx);
+    frame.cs_mask = abi::FLAT_CS64 & !3;
+    frame.ss = abi::FLAT_SS;
     // Trap, nested task, alignment check and direction must not outlive the test.
     frame.rflags &= !(1 << 8 | 1 << 14 | 1 << 18 | 1 << 10);
 }
 
 fn unexpected(frame: &Frame) -> ! {
     println!("{frame:#x?}");
-    println!("cr2 {:#x}", crate::events::cr2());
+    println!("cr2 {:#x}", events::cr2());
     report::abort(
         "unexpected-trap",
         format_args!(
@@ -312,6 +319,9 @@ macro_rules! probe {
             core::arch::asm!(
                 "lea {pv_scratch}, [rip + 78f]",
                 "mov [{pv_resume}], {pv_scratch}",
+                "mov [{pv_resume} + 8], rsp",
+                "mov [{pv_resume} + 16], rbp",
+                "mov [{pv_resume} + 24], rbx",
                 $($code,)+
                 "78:",
                 pv_scratch = out(reg) _,

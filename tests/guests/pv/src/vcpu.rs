@@ -11,13 +11,33 @@ const USER_ENTRY: usize = 24 << 10;
 /// How many trap frames are remembered.
 pub const FRAMES: usize = 8;
 
+/// Where to go on after a trap, written by [`crate::probe!`]: `rip` is 0 when none is expected.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Resume {
+    /// The instruction.
+    pub rip: u64,
+    /// The stack pointer.
+    pub rsp: u64,
+    /// The frame pointer, which inline assembly cannot declare as spoilt.
+    pub rbp: u64,
+    /// RBX, likewise.
+    pub rbx: u64,
+}
+
 /// One vCPU's own data.
 #[derive(Debug)]
 pub struct Vcpu {
     /// Its number.
     pub id: Cell<u32>,
-    /// Where to go on after the next trap, or 0.
-    pub resume: Cell<u64>,
+    /// Where to go on after the next trap.
+    pub resume: Cell<Resume>,
+    /// Where the last probed trap went on.
+    pub resumed: Cell<u64>,
+    /// Address at which the last recorded bounce frame held RIP.
+    pub rip_slot: Cell<u64>,
+    /// The mask byte at the entry of the last recorded trap.
+    pub mask_at_entry: Cell<u8>,
     /// How many traps came since the last [`crate::trap::arm`].
     pub count: Cell<u32>,
     /// The first of those.
