@@ -10,12 +10,14 @@ use crate::memory_map::{self, MemRegion, RegionKind, Regions};
 use crate::rsdp::Rsdp;
 use arrayvec::{ArrayString, ArrayVec};
 use core::fmt;
+use core::ops::Range;
 use multiboot2::TagType;
 
 /// The most modules kept.
 pub const MAX_MODULES: usize = 32;
 /// The longest command line kept, in bytes.
 pub const MAX_LINE: usize = 6 << 10;
+const PAGE: u64 = 4096;
 /// Room for all strings together.
 const TEXT: usize = 16 << 10;
 /// The most that boot information may take up; loaders need a few KiB.
@@ -365,6 +367,23 @@ impl BootInfo {
             (Some(new), Some(old)) if new.revision() < old.revision() => {}
             (Some(new), _) => self.rsdp = Some(new),
         }
+    }
+
+    /// A page below 640 KiB to start other CPUs from: usable memory, not taken by a module, nor by what is in `taken`
+    /// (the loader's own block may lie there, too). The highest one, and never page 0.
+    #[must_use]
+    pub fn low_page(&self, taken: &[Range<u64>]) -> Option<u64> {
+        let modules = self.modules.iter().map(|m| m.start..m.end);
+        let free = |page: u64| {
+            let page = page..page + PAGE;
+            let whole = |r: &MemRegion| r.start <= page.start && page.end <= r.end;
+            let usable = |r: &MemRegion| r.kind == RegionKind::Usable && whole(r);
+            let clash = |t: &Range<u64>| t.start < page.end && page.start < t.end;
+            self.memory.iter().any(usable)
+                && !taken.iter().any(clash)
+                && !modules.clone().any(|m| clash(&m))
+        };
+        (1..0xa0).rev().map(|n| n * PAGE).find(|p| free(*p))
     }
 
     fn str(&self, span: Span) -> &str {

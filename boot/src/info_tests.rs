@@ -149,6 +149,23 @@ fn long_lines_are_cut_and_said_so() {
 }
 
 #[test]
+fn low_pages() {
+    let map = mmap(&[
+        (0, 0x9_fc00, 1),
+        (0x9_fc00, 0x400, 2),
+        (1 << 20, 1 << 26, 1),
+    ]);
+    let low = module(0x9_9000, 0x9_d001, b"low");
+    let mut info = fresh();
+    let bytes = block(&[(6, &map), (3, &low)]);
+    info.parse(multiboot2::MAGIC, &bytes).unwrap();
+    assert_eq!(info.low_page(&[]), Some(0x9_e000));
+    let taken = 0x9_e800..0x9_e900;
+    assert_eq!(info.low_page(&[taken]), Some(0x9_8000));
+    assert_eq!(info.low_page(&[0x1000..0x10_0000]), None);
+}
+
+#[test]
 fn bad_tags_are_left_out() {
     let map = mmap(&[(0, 1 << 30, 1)]);
     let mut broken = sample(2);
