@@ -63,3 +63,15 @@ pub fn maddr_bits() -> u32 {
 pub fn has_nx() -> bool {
     features::get().nx
 }
+
+/// Writes a frame's cache lines back to memory and drops them, after it was mapped around the caches.
+pub fn flush_cache(mfn: Mfn) {
+    // SAFETY: only the address is formed here; CLFLUSH changes no content.
+    let start = unsafe { frame_ptr(mfn) } as usize;
+    for line in (start..start + PAGE_SIZE).step_by(64) {
+        // SAFETY: CLFLUSH of a mapped line has no effect that a program can see but on memory types.
+        unsafe { core::arch::asm!("clflush [{}]", in(reg) line, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: a fence.
+    unsafe { core::arch::asm!("mfence", options(nostack, preserves_flags)) };
+}
