@@ -162,7 +162,8 @@ fn low_pages() {
     assert_eq!(info.low_page(&[]), Some(0x9_e000));
     let taken = 0x9_e800..0x9_e900;
     assert_eq!(info.low_page(&[taken]), Some(0x9_8000));
-    assert_eq!(info.low_page(&[0x1000..0x10_0000]), None);
+    let all = 0x1000..0x10_0000;
+    assert_eq!(info.low_page(core::slice::from_ref(&all)), None);
 }
 
 #[test]
