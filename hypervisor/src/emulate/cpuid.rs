@@ -67,10 +67,12 @@ pub struct Config {
     pub maddr_width: u8,
     /// The state components that the hypervisor saves and restores, as a mask of XCR0; 0 without XSAVE.
     pub xcr0: u64,
-    /// MSR_SPEC_CTRL is switched with the vCPU.
-    pub spec_ctrl: bool,
     /// Writes to MSR_PRED_CMD are carried out.
     pub ibpb: bool,
+    /// MSR_SPEC_CTRL is switched with the vCPU; shown only together with `ibpb`.
+    pub spec_ctrl: bool,
+    /// The address masks of breakpoints are switched with the vCPU.
+    pub breakpoint_masks: bool,
     /// What MSR_ARCH_CAPABILITIES reads as, if the domain may read it.
     pub arch_caps: Option<u64>,
     /// The TSC runs at one rate for the life of the domain.
@@ -105,6 +107,7 @@ pub struct Policy {
     host_eist: bool,
     hardware_domain: bool,
     maddr_width: u8,
+    arch_caps: Option<u64>,
     /// What the time leaf says; the tool stack may change it.
     pub tsc: TscInfo,
 }
@@ -126,6 +129,7 @@ impl Policy {
             host_eist: host_ecx.contains(Leaf1Ecx::EIST),
             hardware_domain: config.hardware_domain,
             maddr_width: config.maddr_width,
+            arch_caps: None,
             tsc: config.tsc,
         };
         policy.take_basic(&host, leaf0, leaf1);
@@ -176,11 +180,12 @@ impl Policy {
         let last = leaf[A].min(STRUCTURED as u32 - 1);
         let mut edx = Leaf7Edx::shown(leaf[D]);
         let host_edx = Leaf7Edx::from_bits_truncate(leaf[D]);
-        if config.spec_ctrl && host_edx.contains(Leaf7Edx::IBRSB) {
+        if config.spec_ctrl && config.ibpb && host_edx.contains(Leaf7Edx::IBRSB) {
             edx |= Leaf7Edx::IBRSB | Leaf7Edx::STIBP | (host_edx & Leaf7Edx::SSBD);
         }
-        if config.arch_caps.is_some() {
-            edx |= host_edx & Leaf7Edx::ARCH_CAPS;
+        if host_edx.contains(Leaf7Edx::ARCH_CAPS) {
+            self.arch_caps = config.arch_caps;
+            edx.set(Leaf7Edx::ARCH_CAPS, config.arch_caps.is_some());
         }
         self.structured[0] = [
             last,
@@ -208,7 +213,7 @@ impl Policy {
             *slot = match n {
                 0 if amd => [0x8000_0000 + last, leaf[B], leaf[C], leaf[D]],
                 0 => [0x8000_0000 + last, 0, 0, 0],
-                1 => extended_features(leaf, self.basic[1], amd),
+                1 => extended_features(leaf, self.basic[1], amd, config),
                 2..=4 => leaf,
                 5 | 0x19 | 0x1a if amd => leaf,
                 6 if amd => leaf,
@@ -348,14 +353,22 @@ impl Policy {
         ExtSpecEbx::from_bits_truncate(self.extended[8][B])
     }
 
+    /// What MSR_ARCH_CAPABILITIES reads as, if the guest has it.
+    pub const fn arch_caps(&self) -> Option<u64> {
+        self.arch_caps
+    }
+
     /// The XCR0 bits that the guest may set; 0 without XSAVE.
     pub const fn xcr0(&self) -> u64 {
         self.xstate.mask()
     }
 }
 
-fn extended_features(leaf: Leaf, basic1: Leaf, amd: bool) -> Leaf {
-    let ecx = ExtEcx::shown(leaf[C]).bits();
+fn extended_features(leaf: Leaf, basic1: Leaf, amd: bool, config: &Config) -> Leaf {
+    let mut ecx = ExtEcx::shown(leaf[C]).bits();
+    if config.breakpoint_masks {
+        ecx |= leaf[C] & ExtEcx::DBEXT.bits();
+    }
     let edx = ExtEdx::shown(leaf[D]).bits();
     if amd {
         [
@@ -380,7 +393,7 @@ fn speculation(host: u32, config: &Config) -> u32 {
     if config.ibpb {
         shown |= known & ExtSpecEbx::IBPB;
     }
-    if config.spec_ctrl && known.contains(ExtSpecEbx::IBRS) {
+    if config.spec_ctrl && config.ibpb && known.contains(ExtSpecEbx::IBRS) {
         shown |= ExtSpecEbx::STIBP
             | known
                 & (ExtSpecEbx::IBRS

@@ -11,7 +11,11 @@ extern crate alloc;
 extern crate std;
 
 pub mod cpuid;
+pub mod crdr;
 pub mod decode;
+pub mod descriptor;
+pub mod io;
+pub mod msr;
 pub mod ptwr;
 pub mod reg;
 

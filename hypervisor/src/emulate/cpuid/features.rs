@@ -121,12 +121,12 @@ impl ExtEdx {
 }
 
 word! {
-    /// Leaf 0x80000001, ECX.
+    /// Leaf 0x80000001, ECX. DBEXT is added where it works.
     ExtEcx: shown {
-        LAHF_LM = 0, ABM = 5, SSE4A = 6, MISALIGNSSE = 7, PREFETCHW = 8, XOP = 11, FMA4 = 16, TBM = 21, DBEXT = 26,
+        LAHF_LM = 0, ABM = 5, SSE4A = 6, MISALIGNSSE = 7, PREFETCHW = 8, XOP = 11, FMA4 = 16, TBM = 21,
     } hidden {
         CMP_LEGACY = 1, SVM = 2, EXTAPIC = 3, CR8_LEGACY = 4, OSVW = 9, IBS = 10, SKINIT = 12, WDT = 13, LWP = 15,
-        NODEID_MSR = 19, TOPOEXT = 22, PERFCTR_CORE = 23, PERFCTR_NB = 24, MONITORX = 29,
+        NODEID_MSR = 19, TOPOEXT = 22, PERFCTR_CORE = 23, PERFCTR_NB = 24, DBEXT = 26, MONITORX = 29,
     }
 }
 
@@ -148,9 +148,9 @@ word! {
 word! {
     /// Leaf 0x80000021, EAX.
     Ext21Eax: shown {
-        LFENCE_DISPATCH = 2, VERW_CLEAR = 5, NSCB = 6, SBPB = 27, IBPB_BRTYPE = 28, SRSO_NO = 29,
+        LFENCE_DISPATCH = 2, VERW_CLEAR = 5, NSCB = 6, IBPB_BRTYPE = 28, SRSO_NO = 29,
     } hidden {
-        AUTO_IBRS = 8, SRSO_US_NO = 30, SRSO_MSR_FIX = 31,
+        AUTO_IBRS = 8, SBPB = 27, SRSO_US_NO = 30, SRSO_MSR_FIX = 31,
     }
 }
 

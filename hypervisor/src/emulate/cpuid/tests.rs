@@ -87,8 +87,9 @@ const CONFIG: Config = Config {
     hardware_domain: false,
     maddr_width: 40,
     xcr0: u64::MAX,
-    spec_ctrl: false,
     ibpb: false,
+    spec_ctrl: false,
+    breakpoint_masks: false,
     arch_caps: None,
     invariant_tsc: false,
     tsc: TscInfo {
@@ -402,6 +403,7 @@ fn speculation_controls_are_shown_where_they_work() {
         on.leaf7_edx()
             .contains(Leaf7Edx::IBRSB | Leaf7Edx::STIBP | Leaf7Edx::SSBD | Leaf7Edx::ARCH_CAPS)
     );
+    assert_eq!(on.arch_caps(), Some(1));
     assert!(on.ext_spec().contains(ExtSpecEbx::IBPB | ExtSpecEbx::IBRS));
     assert_eq!(on.lookup(0x8000_0007, 0, &USER), [0, 0, 0, 1 << 8]);
     let plain = Policy::new(recorded(QEMU64), &config);

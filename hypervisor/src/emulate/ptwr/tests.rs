@@ -68,7 +68,7 @@ fn listed(i: &Instruction) -> bool {
         i.code(),
         Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg
     );
-    writes && memory && !segment_register && !(i.mnemonic() == Movsd && !string)
+    writes && memory && !segment_register && (string || i.mnemonic() != Movsd)
 }
 
 /// Where the other decoder sees the write, without what a register's bit offset adds.
