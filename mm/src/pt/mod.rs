@@ -20,6 +20,7 @@
 mod l1;
 mod table;
 
+pub(crate) use table::is_hypervisor_slot;
 pub use table::{RootUse, set_hypervisor_slots};
 
 use crate::account::Account;

@@ -26,6 +26,12 @@ pub fn set_hypervisor_slots(entries: &[u64; 16]) {
         .for_each(|(slot, value)| slot.store(*value, Ordering::Release));
 }
 
+/// True when L4 slot `index`, one of the hypervisor's, may hold `value`.
+pub(crate) fn is_hypervisor_slot(index: usize, value: u64) -> bool {
+    let template = SLOTS[index - HYPERVISOR.start].load(Ordering::Relaxed);
+    value == template || (index == M2P_SLOT && value == 0)
+}
+
 /// Which of its two modes a guest uses a root table for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RootUse {

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Random sequences of everything that changes page tables, from two domains, interrupted anywhere; all rules are
+//! checked after each step. `XENITH_SEED=n` replays a run, `XENITH_STEPS=n` makes it longer.
+
+mod world;
+
+use arch::CpuId;
+use hypercalls::{DomId, Errno, GuestVa, Mfn};
+use mm::flags::{A, CACHE, D, G, GUEST_KERNEL, NX, PSE};
+use mm::hosted::{Random, poke};
+use mm::invariants::Held;
+use mm::{PageRef, RootUse, SegDescRef, WritableRef, Write};
+use world::*;
+
+const FRAMES: u64 = 40;
+/// Table slots that are used, so that sequences meet each other.
+const INDEXES: [usize; 7] = [0, 1, 2, 255, 256, 272, 511];
+
+struct Player {
+    w: World,
+    r: Random,
+    pages: Vec<PageRef>,
+    writable: Vec<WritableRef>,
+    descriptors: Vec<SegDescRef>,
+    /// What each of two CPUs has loaded: domain and root.
+    loaded: [Option<(usize, Mfn)>; 2],
+}
+
+impl Player {
+    fn new(seed: u64) -> Self {
+        let r = Random::from_env(seed);
+        let mut w = World::new(2, FRAMES);
+        w.domains[0].devices = true;
+        Self {
+            w,
+            r,
+            pages: vec![],
+            writable: vec![],
+            descriptors: vec![],
+            loaded: [None; 2],
+        }
+    }
+    fn who(&mut self) -> usize {
+        self.r.below(2) as usize
+    }
+    /// A frame of the domain's that usually plays the given level (0: data).
+    fn frame(&mut self, who: usize, level: u64) -> Mfn {
+        let frames = &self.w.domains[who].frames;
+        if self.r.one_in(12) {
+            return self.r.pick(frames);
+        }
+        let parts: [u64; 5] = [20, 8, 5, 4, 3];
+        let start: u64 = parts[..level as usize].iter().sum();
+        frames[((start + self.r.below(parts[level as usize])) % frames.len() as u64) as usize]
+    }
+    /// An entry that often fits a table of the level.
+    fn value(&mut self, who: usize, level: u64) -> u64 {
+        if self.r.one_in(5) {
+            return self.r.below(u64::MAX) & !P;
+        }
+        let mut flags = P | self.r.below(2) * RW | self.r.below(2) * US | self.r.below(2) * (A | D);
+        if self.r.one_in(10) {
+            flags |= self
+                .r
+                .pick(&[PSE, G, NX, GUEST_KERNEL, CACHE & (PSE - 1), 1 << 50]);
+        }
+        let mfn = match self.r.below(30) {
+            0 => Mfn(self.r.below(1 << 20)),
+            1 => Mfn(0xfee00 + self.r.below(0x200)),
+            2 => {
+                let other = self.who();
+                self.frame(other, 0)
+            }
+            _ => self.frame(who, level - 1),
+        };
+        to(mfn, flags)
+    }
+    fn level(&mut self) -> u64 {
+        1 + self.r.below(4)
+    }
+    fn index(&mut self) -> usize {
+        self.r.pick(&INDEXES)
+    }
+
+    /// Runs a call: interrupted after a random number of questions, and then either gone on with or forgotten.
+    fn run(
+        &mut self,
+        who: usize,
+        fd: DomId,
+        mut call: impl FnMut(&mut mm::PageTables, &mm::PtCtx<'_>) -> Result<(), Errno>,
+    ) {
+        let tries = if self.r.one_in(4) {
+            1 + self.r.below(3)
+        } else {
+            10_000
+        };
+        for _ in 0..tries {
+            let budget = if self.r.one_in(3) {
+                None
+            } else {
+                Some(self.r.below(4))
+            };
+            arch::cpu::preempt_after(budget);
+            let result = self.w.domains[who].once_foreign(fd, &mut call);
+            arch::cpu::preempt_after(None);
+            if result != Err(Errno::ERESTART) {
+                return;
+            }
+            self.check();
+        }
+    }
+
+    fn step(&mut self) {
+        let who = self.who();
+        let id = self.w.domains[who].id();
+        match self.r.below(18) {
+            0..=4 => self.update(who, id),
+            5 => {
+                let other = DomId(2 - who as u16);
+                self.update(who, other);
+            }
+            6..=7 => {
+                let level = self.level();
+                let mfn = self.frame(who, level);
+                self.run(who, id, |t, c| t.pin(c, mfn, level as u8));
+            }
+            8 => {
+                let level = self.level();
+                let mfn = self.frame(who, level);
+                self.run(who, id, |t, c| t.unpin(c, mfn));
+            }
+            9 => self.get_root(who),
+            10 => self.put_root(who),
+            11 => self.own_write(who),
+            12..=13 => self.access(),
+            14 => self.memory(who),
+            15 => self.values(who),
+            16 => self.compare_exchange(who),
+            _ => {
+                // Build in plain memory, as a guest does before it pins.
+                for _ in 0..6 {
+                    self.own_write(who);
+                }
+            }
+        }
+    }
+
+    fn update(&mut self, who: usize, fd: DomId) {
+        let level = self.level();
+        let (mfn, index, value) = (self.frame(who, level), self.index(), self.value(who, level));
+        let value = if fd == self.w.domains[who].id() {
+            value
+        } else {
+            to(self.frame(2 - fd.0 as usize, 0), value & 7)
+        };
+        let how = if self.r.one_in(2) {
+            Write::Plain
+        } else {
+            Write::PreserveAd
+        };
+        self.run(who, fd, |t, c| t.mod_entry(c, slot(mfn, index), value, how));
+    }
+    fn compare_exchange(&mut self, who: usize) {
+        let (mfn, index, value) = (self.frame(who, 1), self.index(), self.value(who, 1));
+        let expected = if self.r.one_in(4) {
+            0
+        } else {
+            read(mfn, index)
+        };
+        let id = self.w.domains[who].id();
+        self.run(who, id, |t, c| {
+            t.cmpxchg_l1(c, slot(mfn, index), expected, value)
+                .map(|_| ())
+        });
+    }
+    fn get_root(&mut self, who: usize) {
+        let (mfn, id) = (self.frame(who, 4), self.w.domains[who].id());
+        let use_as = self.r.pick(&[RootUse::Kernel, RootUse::User]);
+        let mut got = None;
+        self.run(who, id, |t, c| {
+            got = Some(t.get_root(c, mfn, use_as)?);
+            Ok(())
+        });
+        self.w.domains[who].roots.extend(got);
+    }
+    fn put_root(&mut self, who: usize) {
+        let count = self.w.domains[who].roots.len() as u64;
+        if count == 0 {
+            return;
+        }
+        let n = self.r.below(count) as usize;
+        let mfn = self.w.domains[who].roots[n].mfn();
+        for cpu in 0..2 {
+            if self.loaded[cpu] == Some((who, mfn)) {
+                self.load(cpu, None);
+            }
+        }
+        arch::cpu::preempt_after(if self.r.one_in(2) { Some(0) } else { None });
+        arch::cpu::preempt_after(None);
+        self.w.domains[who].drop_root(n);
+    }
+    fn load(&mut self, cpu: usize, what: Option<(usize, Mfn)>) {
+        arch::cpu::set_this_cpu(CpuId(cpu as u16));
+        if let Some((who, _)) = self.loaded[cpu] {
+            self.w.domains[who].account.dirty.remove(CpuId(cpu as u16));
+        }
+        if let Some((who, _)) = what {
+            self.w.domains[who].account.dirty.insert(CpuId(cpu as u16));
+        }
+        arch::guest::set_root(what.map_or(Mfn::INVALID, |w| w.1));
+        self.loaded[cpu] = what;
+        arch::cpu::set_this_cpu(CpuId(0));
+    }
+    /// The guest touches its memory through what its CPU has loaded, TLB included.
+    fn access(&mut self) {
+        let cpu = self.r.below(2) as usize;
+        if self.loaded[cpu].is_none() || self.r.one_in(4) {
+            let who = self.who();
+            let roots: Vec<Mfn> = self.w.domains[who].roots.iter().map(|r| r.mfn()).collect();
+            if roots.is_empty() {
+                return;
+            }
+            let root = self.r.pick(&roots);
+            self.load(cpu, Some((who, root)));
+        }
+        let parts: [u64; 4] = core::array::from_fn(|_| self.index() as u64);
+        let va = parts
+            .iter()
+            .enumerate()
+            .map(|(i, p)| p << (12 + 9 * i))
+            .sum::<u64>();
+        let va = GuestVa(((va << 16) as i64 >> 16) as u64);
+        if !va.range_ok(8) {
+            return;
+        }
+        let who = self.loaded[cpu].expect("loaded above").0;
+        let level = self.level();
+        let value = self.value(who, level);
+        arch::cpu::set_this_cpu(CpuId(cpu as u16));
+        let va = GuestVa(va.0 + self.index() as u64 * 8);
+        if self.r.one_in(2) {
+            let _ = arch::guest::copy_to(va, &value.to_le_bytes());
+        } else {
+            let _ = arch::guest::copy_from(&mut [0; 8], va);
+        }
+        arch::cpu::set_this_cpu(CpuId(0));
+    }
+    /// A store to a frame that the guest could have mapped writable.
+    fn own_write(&mut self, who: usize) {
+        let level = self.level();
+        let (mfn, index, value) = (self.frame(who, level), self.index(), self.value(who, level));
+        if WritableRef::get(mfn, self.w.domains[who].id()).is_ok() {
+            poke(mfn, index, value);
+        }
+    }
+    fn memory(&mut self, who: usize) {
+        let n = self.r.below(FRAMES) as usize;
+        let d = &mut self.w.domains[who];
+        let gone = if self.r.one_in(2) {
+            d.account.give_up(d.frames[n])
+        } else {
+            let mfn = d.frames[n];
+            d.account.steal(mfn).map(|()| mm::buddy::free(mfn, 0))
+        };
+        if gone.is_ok()
+            && let Ok(new) = d.account.populate(0, mm::buddy::ANYWHERE)
+        {
+            d.frames[n] = new;
+        }
+    }
+    fn values(&mut self, who: usize) {
+        let (id, mfn) = (self.w.domains[who].id(), self.frame(who, 0));
+        match self.r.below(6) {
+            0 => self.pages.extend(PageRef::get(mfn, id)),
+            1 => self.writable.extend(WritableRef::get(mfn, id)),
+            2 => {
+                let got = self.w.domains[who].once(|t, c| t.get_segdesc(c, mfn));
+                self.descriptors.extend(got);
+            }
+            3 => drop(self.pages.pop()),
+            4 => drop(self.writable.pop()),
+            _ => drop(self.descriptors.pop()),
+        }
+    }
+
+    fn check(&self) {
+        let held: Vec<Held> = (self.pages.iter().map(|p| Held::general(p.mfn())))
+            .chain(self.writable.iter().map(|p| Held::typed(p.mfn())))
+            .chain(self.descriptors.iter().map(|p| Held::typed(p.mfn())))
+            .collect();
+        self.w.check_with(&held);
+    }
+
+    fn finish(mut self) {
+        (0..2).for_each(|cpu| self.load(cpu, None));
+        self.pages.clear();
+        self.writable.clear();
+        self.descriptors.clear();
+        self.check();
+        for who in 0..2 {
+            self.w.domains[who].account.begin_dying();
+            while !self.w.domains[who].roots.is_empty() {
+                self.w.domains[who].drop_root(0);
+            }
+            let id = self.w.domains[who].id();
+            let mut done = false;
+            while !done {
+                self.run(who, id, |t, c| t.relinquish(c).inspect(|()| done = true));
+            }
+            self.check();
+        }
+        assert_eq!(
+            mm::buddy::free_frames() + 1,
+            mm::buddy::total_frames(),
+            "every frame is back"
+        );
+    }
+}
+
+fn play(seed: u64) {
+    let steps = std::env::var("XENITH_STEPS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(1500);
+    let mut player = Player::new(seed);
+    for _ in 0..steps {
+        player.step();
+        player.check();
+    }
+    player.finish();
+}
+
+#[test]
+fn random_sequences_keep_all_rules_1() {
+    play(1);
+}
+
+#[test]
+fn random_sequences_keep_all_rules_2() {
+    play(20_240_229);
+}
+
+#[test]
+fn random_sequences_keep_all_rules_3() {
+    play(
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(3, |d| d.as_nanos() as u64 >> 10),
+    );
+}
