@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The scheduler in a simulated machine. Random tests print their seed; `XENITH_SEED` sets it.
+
+mod fairness;
+mod simulation;
+mod storm;
+mod turns;
