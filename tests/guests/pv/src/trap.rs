@@ -7,7 +7,7 @@
 use crate::abi::{self, TrapInfo, nr};
 use crate::hypercall::{hypercall1, hypercall2};
 use crate::{events, println, report, vcpu};
-use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// Pseudo-vectors of the callbacks.
 pub const EVENT: u32 = 256;
@@ -146,7 +146,8 @@ core::arch::global_asm!(
     "pop rdx",
     "pop rsi",
     "pop rdi",
-    "mov qword ptr [rsp + 24], 0",
+    "mov rax, [rip + {iret_flags}]",
+    "mov [rsp + 24], rax",
     "mov eax, {iret}",
     "syscall",
     "ud2",
@@ -157,8 +158,12 @@ core::arch::global_asm!(
     ".popsection",
     failsafe = const FAILSAFE,
     iret = const nr::IRET,
+    iret_flags = sym IRET_FLAGS,
     entry = sym trap_entry,
 );
+
+/// The `flags` word of every iret frame: 0, or `VGCF_in_syscall` where a test wants it.
+pub static IRET_FLAGS: AtomicU64 = AtomicU64::new(0);
 
 unsafe extern "C" {
     static pv_stubs: u8;

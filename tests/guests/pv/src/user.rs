@@ -156,6 +156,8 @@ pub fn run(start: &Frame) -> Frame {
 /// Ends [`run`] with this frame.
 pub(crate) fn leave(frame: &Frame) -> ! {
     let cpu = vcpu::current();
+    cpu.rip_slot.set(&raw const frame.rip as u64);
+    cpu.mask_at_entry.set(events::mask().load(SeqCst));
     events::disable();
     cpu.user_exit.set(*frame);
     // SAFETY: `run` saved this stack pointer and is still waiting, for `user_return` is only then not 0.
