@@ -36,7 +36,7 @@ pub(crate) struct Args {
 }
 
 /// A measured operation and its instructions.
-type Row = (String, u64);
+type Row = (String, f64);
 
 /// The table stands between these lines of docs/performance.md.
 const BEGIN: &str = "<!-- cargo xtask bench --write: begin -->";
@@ -163,21 +163,20 @@ fn table(ours: &[Row], theirs: &[Row]) -> String {
     let find = |rows: &[Row], name: &str| rows.iter().find(|row| row.0 == name).map(|row| row.1);
     for name in names {
         let (our, their) = (find(ours, name), find(theirs, name));
-        let shown = |figure: Option<u64>| {
-            figure.map_or_else(|| "-".to_owned(), |figure| figure.to_string())
+        let shown = |figure: Option<f64>, digits| {
+            figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.digits$}"))
         };
-        let ratio = match (our, their) {
-            (Some(our), Some(their)) if their > 0 => {
-                format!("{}.{:02}", our / their, our % their * 100 / their)
-            }
-            _ => "-".to_owned(),
-        };
+        let ratio = our
+            .zip(their)
+            .filter(|(_, their)| *their > 0.0)
+            .map(|(our, their)| our / their);
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "| {name} | {} | {} | {ratio} |",
-            shown(our),
-            shown(their)
+            "| {name} | {} | {} | {} |",
+            shown(our, 0),
+            shown(their, 0),
+            shown(ratio, 2)
         );
     }
     text
@@ -205,7 +204,7 @@ mod tests {
 
     #[test]
     fn figures_become_a_table_with_ratios() {
-        let ours = rows("noise\nbench null hypercall 150\nbench page fault 900\n");
+        let ours = rows("noise\nbench null hypercall 150.2\nbench page fault 900\n");
         let theirs = rows("bench null hypercall 300\r\n");
         let table = table(&ours, &theirs);
         assert!(table.contains("| null hypercall | 150 | 300 | 0.50 |\n"));

@@ -102,7 +102,20 @@ fn workspaces(project: &Project) -> Vec<PathBuf> {
         .collect()
 }
 
+/// True when cargo has this subcommand; the distribution's has neither fmt nor clippy.
+fn has(project: &Project, subcommand: &str) -> bool {
+    let mut command = cargo(project);
+    command
+        .args([subcommand, "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
 fn format(project: &Project) -> Result<Tally> {
+    if !has(project, "fmt") {
+        return Ok(SKIPPED);
+    }
     for workspace in workspaces(project) {
         process::run(
             cargo(project)
@@ -114,6 +127,9 @@ fn format(project: &Project) -> Result<Tally> {
 }
 
 fn clippy(project: &Project) -> Result<Tally> {
+    if !has(project, "clippy") {
+        return Ok(SKIPPED);
+    }
     let arguments = ["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"];
     process::run(cargo(project).args(arguments))?;
     Ok(PASSED)
@@ -121,7 +137,7 @@ fn clippy(project: &Project) -> Result<Tally> {
 
 /// Clippy on what only the machine runs; the distribution has no clippy, so this needs rustup's target.
 fn clippy_bare(project: &Project) -> Result<Tally> {
-    if !toolchain::rustup_target_usable() {
+    if !toolchain::rustup_target_usable() || !has(project, "clippy") {
         return Ok(SKIPPED);
     }
     let target = project.target.join("clippy-bare");

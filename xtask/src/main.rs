@@ -16,6 +16,7 @@ mod guests;
 mod hostcheck;
 mod initramfs;
 mod iso;
+mod kernels;
 mod lints;
 mod machine;
 mod multiboot;

@@ -3,6 +3,7 @@
 
 use crate::guests::Report;
 use crate::iso::{self, HAND_OVER, HV_CONSOLE, Module, Payload};
+use crate::kernels;
 use crate::machine::Serial;
 use crate::project::{self, Project};
 use crate::scenario::{Boot, End, Scenario};
@@ -49,6 +50,9 @@ const MARKS: &[(&str, &str)] = &[
     ("shell", "dom0:/# "),
 ];
 
+/// How much of a CPU QEMU may use for an idle machine.
+const IDLE_PERCENT: u64 = 30;
+
 /// Runs the scenario; its log goes to `target/xenith/logs`.
 pub(crate) fn run(project: &Project, files: &Files, scenario: &Scenario) -> Outcome {
     let started = Instant::now();
@@ -81,7 +85,7 @@ fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verd
     let console = Console::start(&mut command, &logs.join(format!("{name}.log")))?;
     let mut watch = Watch::new(scenario, console);
     let limit = Duration::from_secs(scenario.timeout * u64::from(files.slow));
-    let failure = watch.to_the_end(Instant::now() + limit)?;
+    let failure = watch.watch(Instant::now() + limit)?;
     fs::remove_file(&iso_path)?;
     let report = Report::parse(watch.console.text());
     Ok((failure, report.passed, marks(&watch.console)))
@@ -92,6 +96,9 @@ fn payload(project: &Project, files: &Files, scenario: &Scenario) -> Result<Payl
     let mut modules = Vec::new();
     let kernel = match (&scenario.boot, &files.linux, &files.guests) {
         (Boot::Linux, Some((kernel, _)), _) => Some(kernel.clone()),
+        (Boot::Packed(packing), Some((kernel, _)), _) => {
+            Some(kernels::repack(project, kernel, *packing)?)
+        }
         (Boot::Guest(guest), _, Some(dir)) => Some(dir.join(guest)),
         (Boot::Garbage, _, _) => {
             let file = project.out()?.join("garbage");
@@ -108,7 +115,7 @@ fn payload(project: &Project, files: &Files, scenario: &Scenario) -> Result<Payl
             cmdline: Some(cmdline),
         });
     }
-    if let (Boot::Linux, Some((_, initrd))) = (&scenario.boot, &files.linux) {
+    if let (Boot::Linux | Boot::Packed(_), Some((_, initrd))) = (&scenario.boot, &files.linux) {
         modules.push(Module {
             name: "initrd.img",
             file: initrd.clone(),
@@ -159,6 +166,8 @@ struct Watch<'a> {
     step: usize,
     /// Where in the text that step is looked for.
     from: usize,
+    /// How busy QEMU was while the machine should have been idle, at most, in percent of a CPU.
+    busy: u64,
 }
 
 impl<'a> Watch<'a> {
@@ -168,11 +177,12 @@ impl<'a> Watch<'a> {
             console,
             step: 0,
             from: 0,
+            busy: 0,
         }
     }
 
     /// Watches until the scenario ends; returns what went wrong, if something did.
-    fn to_the_end(&mut self, deadline: Instant) -> Result<Option<String>> {
+    fn watch(&mut self, deadline: Instant) -> Result<Option<String>> {
         loop {
             match self.console.next(deadline)? {
                 Event::Text => self.advance()?,
@@ -199,6 +209,11 @@ impl<'a> Watch<'a> {
             };
             self.from += at + step.wait.len();
             self.step += 1;
+            if let Some(seconds) = step.idle {
+                self.busy = self
+                    .busy
+                    .max(self.console.load(Duration::from_secs(seconds))?);
+            }
             if let Some(input) = &step.send {
                 self.console.send(input)?;
             }
@@ -268,6 +283,12 @@ impl<'a> Watch<'a> {
         }
         if let Some(missing) = self.missing() {
             return Some(format!("'{missing}' did not appear"));
+        }
+        if self.busy > IDLE_PERCENT {
+            return Some(format!(
+                "QEMU used {} % of a CPU while the machine was idle",
+                self.busy
+            ));
         }
         match ended {
             Some(status) if self.scenario.end != End::PowerOff => {

@@ -4,6 +4,7 @@
 //! They are described in `tests/integration/*.toml`. A scenario may list variants, each of which overrides some of its
 //! settings and is a test of its own, named `SCENARIO/VARIANT`.
 
+use crate::kernels::Packing;
 use crate::machine::MachineArgs;
 use crate::project::{self, Project};
 use anyhow::{Context, Result, bail};
@@ -18,6 +19,8 @@ pub(crate) enum Boot {
     /// The distribution's kernel with the test initramfs.
     #[default]
     Linux,
+    /// The same kernel in another packing.
+    Packed(Packing),
     /// The program of this name from `tests/guests`, which prints `ok`, `not ok` and `skip` lines and `done N`.
     Guest(String),
     /// A file of random bytes in the kernel's place.
@@ -47,6 +50,8 @@ pub(crate) struct Step {
     pub(crate) wait: String,
     /// What is typed when it has.
     pub(crate) send: Option<String>,
+    /// For how many seconds the machine must be idle then, before anything is typed.
+    pub(crate) idle: Option<u64>,
 }
 
 /// The settings of a scenario; the same keys may stand in a variant.
@@ -168,6 +173,17 @@ impl Settings {
             end: self.end.unwrap_or_default(),
             timeout: self.timeout.unwrap_or(TIMEOUT),
         }
+    }
+}
+
+impl Scenario {
+    /// The same scenario once more, under a name (and so with files) of its own.
+    pub(crate) fn round(&self, round: usize) -> Self {
+        let mut again = self.clone();
+        if round > 0 {
+            again.name = format!("{}#{}", self.name, round + 1);
+        }
+        again
     }
 }
 

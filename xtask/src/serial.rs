@@ -94,6 +94,32 @@ impl Console {
         Ok(())
     }
 
+    /// How much of a CPU the machine uses for the next while, in percent.
+    pub(crate) fn load(&self, span: Duration) -> Result<u64> {
+        let before = self.cpu_ticks()?;
+        thread::sleep(span);
+        let ticks = self.cpu_ticks()?.saturating_sub(before);
+        // The kernel counts in hundredths of a second for every program (USER_HZ).
+        Ok(ticks / span.as_secs().max(1))
+    }
+
+    /// The CPU time QEMU has used, in hundredths of a second.
+    fn cpu_ticks(&self) -> Result<u64> {
+        let stat = format!("/proc/{}/stat", self.child.with(|child| child.id()));
+        let stat = std::fs::read_to_string(&stat).with_context(|| format!("cannot read {stat}"))?;
+        // The name in parentheses may hold anything; user and system time are the 12th and 13th field after it.
+        let fields = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
+        Ok(fields
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum())
+    }
+
     /// Everything printed so far.
     pub(crate) fn text(&self) -> &str {
         &self.text

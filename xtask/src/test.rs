@@ -148,7 +148,7 @@ fn in_qemu(project: &Project, args: &Args, scenarios: &[Scenario]) -> Tally {
 fn prepare(project: &Project, args: &Args, scenarios: &[Scenario]) -> Result<Files> {
     let linux = scenarios
         .iter()
-        .any(|scenario| scenario.boot == Boot::Linux);
+        .any(|scenario| matches!(scenario.boot, Boot::Linux | Boot::Packed(_)));
     let guest = scenarios
         .iter()
         .any(|scenario| matches!(scenario.boot, Boot::Guest(_)));
@@ -173,7 +173,9 @@ fn prepare(project: &Project, args: &Args, scenarios: &[Scenario]) -> Result<Fil
 /// Hands the scenarios to as many workers as machines may run at a time.
 fn run_all(project: &Project, args: &Args, files: &Files, scenarios: &[Scenario]) -> Tally {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let queue = Mutex::new((0..args.repeat.max(1)).flat_map(|_| scenarios));
+    let repeated = (0..args.repeat.max(1))
+        .flat_map(|round| scenarios.iter().map(move |scenario| scenario.round(round)));
+    let queue = Mutex::new(repeated);
     let tally = Mutex::new(Tally::default());
     let started = Instant::now();
     println!(
@@ -186,8 +188,8 @@ fn run_all(project: &Project, args: &Args, files: &Files, scenarios: &[Scenario]
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                     let Some(scenario) = next else { break };
-                    let outcome = runner::run(project, files, scenario);
-                    let counted = report(project, scenario, &outcome);
+                    let outcome = runner::run(project, files, &scenario);
+                    let counted = report(project, &scenario, &outcome);
                     tally
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
