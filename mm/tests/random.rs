@@ -195,9 +195,22 @@ impl Player {
                 self.load(cpu, None);
             }
         }
-        arch::cpu::preempt_after(if self.r.one_in(2) { Some(0) } else { None });
+        arch::cpu::preempt_after(if self.r.one_in(2) {
+            Some(self.r.below(3))
+        } else {
+            None
+        });
+        let root = self.w.domains[who].roots.swap_remove(n);
+        self.w.domains[who]
+            .once(|t, c| {
+                if t.drain(c).is_ok() {
+                    Ok(t.put_root(c, root))
+                } else {
+                    Err(root)
+                }
+            })
+            .unwrap_or_else(|root| self.w.domains[who].roots.push(root));
         arch::cpu::preempt_after(None);
-        self.w.domains[who].drop_root(n);
     }
     fn load(&mut self, cpu: usize, what: Option<(usize, Mfn)>) {
         arch::cpu::set_this_cpu(CpuId(cpu as u16));
@@ -223,17 +236,29 @@ impl Player {
             let root = self.r.pick(&roots);
             self.load(cpu, Some((who, root)));
         }
-        let parts: [u64; 4] = core::array::from_fn(|_| self.index() as u64);
-        let va = parts
-            .iter()
-            .enumerate()
-            .map(|(i, p)| p << (12 + 9 * i))
-            .sum::<u64>();
+        let (who, mut table) = self.loaded[cpu].expect("loaded above");
+        let mut va = 0;
+        for level in (0..4).rev() {
+            let present = |i: &usize| !(256..272).contains(i) && read(table, *i) & P != 0;
+            let there: Vec<usize> = INDEXES.into_iter().filter(present).collect();
+            let index = if there.is_empty() {
+                self.index()
+            } else {
+                self.r.pick(&there)
+            };
+            va |= (index as u64) << (12 + 9 * level);
+            if there.is_empty() {
+                break;
+            }
+            table = mm::flags::mfn_of(read(table, index));
+            if table.0 >= mm::frame::end() {
+                break;
+            }
+        }
         let va = GuestVa(((va << 16) as i64 >> 16) as u64);
         if !va.range_ok(8) {
             return;
         }
-        let who = self.loaded[cpu].expect("loaded above").0;
         let level = self.level();
         let value = self.value(who, level);
         arch::cpu::set_this_cpu(CpuId(cpu as u16));
