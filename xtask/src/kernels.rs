@@ -39,16 +39,12 @@ pub(crate) fn repack(project: &Project, bzimage: &Path, packing: Packing) -> Res
     let elf = unpacked(&work, &image)?;
     let bytes = match packing {
         Packing::Elf => elf,
+        // gzip ends with the unpacked size by itself; for the others the kernel's build appends it.
         Packing::Gzip => with_payload(&image, &gzip(&elf)?)?,
         Packing::Zstd => {
-            let packed = work.join("vmlinux.zst");
-            process::run(
-                Command::new("zstd")
-                    .args(["-q", "-f", "-3", "-o"])
-                    .arg(&packed)
-                    .arg(work.join(ELF)),
-            )?;
-            with_payload(&image, &project::read(&packed)?)?
+            let mut packed = zstd(&work)?;
+            packed.extend_from_slice(&u32::try_from(elf.len())?.to_le_bytes());
+            with_payload(&image, &packed)?
         }
     };
     fs::remove_dir_all(&work)?;
@@ -82,6 +78,17 @@ fn unpacked(work: &Path, image: &[u8]) -> Result<Vec<u8>> {
         "the kernel's payload is no ELF file"
     );
     Ok(elf)
+}
+
+/// Compresses the unpacked kernel as a kernel's build does: from a pipe, with the 128 MiB window of level 22.
+fn zstd(work: &Path) -> Result<Vec<u8>> {
+    let packed = work.join("vmlinux.zst");
+    let mut zstd = Command::new("zstd");
+    zstd.args(["-q", "-3", "--long=27", "-c"]);
+    zstd.stdin(fs::File::open(work.join(ELF))?)
+        .stdout(fs::File::create(&packed)?);
+    process::run(&mut zstd)?;
+    project::read(&packed)
 }
 
 fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
@@ -122,16 +129,15 @@ fn payload(image: &[u8]) -> Result<(usize, usize)> {
     Ok((base + field(PAYLOAD_OFFSET)?, field(PAYLOAD_LENGTH)?))
 }
 
-/// The bzImage with this payload (and its unpacked size, as the kernel's build appends it) in place of its own.
+/// The bzImage with this payload in place of its own.
 fn with_payload(image: &[u8], packed: &[u8]) -> Result<Vec<u8>> {
     let base = protected_mode(image)?;
     let (start, _) = payload(image)?;
     let mut new = image[..start].to_vec();
     new.extend_from_slice(packed);
-    new.extend_from_slice(&[0; 4]);
     for (at, value) in [
         (PAYLOAD_OFFSET, start - base),
-        (PAYLOAD_LENGTH, packed.len() + 4),
+        (PAYLOAD_LENGTH, packed.len()),
     ] {
         new[at..at + 4].copy_from_slice(&u32::try_from(value)?.to_le_bytes());
     }
@@ -151,7 +157,7 @@ mod tests {
         image[PAYLOAD_LENGTH..PAYLOAD_LENGTH + 4].copy_from_slice(&0x200u32.to_le_bytes());
         let new = with_payload(&image, b"packed").expect("the image is well-formed");
         let (start, length) = payload(&new).expect("so is the new one");
-        assert_eq!(&new[start..start + length], b"packed\0\0\0\0");
+        assert_eq!(&new[start..start + length], b"packed");
         assert_eq!(start, 2048 + 0x100);
     }
 

@@ -189,11 +189,11 @@ impl<'a> Watch<'a> {
                 Event::Timeout => return Ok(Some(self.hung())),
                 Event::Ended(status) => return Ok(self.judge(Some(status))),
             }
-            if let Some(text) = self.forbidden() {
+            if let Some(complaint) = self.forbidden() {
                 // A little more time, so that the log holds what follows the bad line.
                 let grace = Instant::now() + Duration::from_secs(2);
                 while self.console.next(grace.min(deadline))? == Event::Text {}
-                return Ok(Some(format!("printed '{text}'")));
+                return Ok(Some(complaint));
             }
             if self.complete() {
                 return Ok(self.judge(None));
@@ -229,7 +229,7 @@ impl<'a> Watch<'a> {
         self.console.text().matches(HAND_OVER).count()
     }
 
-    /// A text that must not appear, if one has.
+    /// What happened that must not, if something did.
     fn forbidden(&self) -> Option<String> {
         let text = self.console.text();
         let allowed_starts = if self.scenario.end == End::Reset {
@@ -238,17 +238,19 @@ impl<'a> Watch<'a> {
             1
         };
         if self.starts() > allowed_starts {
-            return Some(format!("{HAND_OVER}' again: the machine was reset, '"));
+            return Some("the machine was reset".to_owned());
         }
         if matches!(self.scenario.boot, Boot::Guest(_)) {
             // A guest's report is judged at its end, with all its lines.
             return None;
         }
-        self.scenario
+        let found = self
+            .scenario
             .forbid
             .iter()
-            .find(|pattern| text.contains(*pattern))
-            .cloned()
+            .find(|pattern| text.contains(*pattern))?;
+        let line = text.lines().find(|line| line.contains(found))?;
+        Some(format!("printed: {}", line.trim()))
     }
 
     /// True when nothing further is waited for, though the machine may still run.
