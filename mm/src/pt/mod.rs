@@ -231,6 +231,15 @@ impl PageTables {
         l1::modify(ctx, l1_slot(ctx, at)?, value, how)
     }
 
+    /// Reads an L1 entry.
+    ///
+    /// # Errors
+    /// `EINVAL` if `at` is not in a valid L1 table of the domain's.
+    #[inline]
+    pub fn read_l1(&self, ctx: &PtCtx<'_>, at: Maddr) -> Result<u64> {
+        Ok(l1_slot(ctx, at)?.load(Ordering::Acquire))
+    }
+
     /// Changes an L1 entry if it reads `expected`, as one locked instruction would. Returns what it read.
     ///
     /// # Errors
