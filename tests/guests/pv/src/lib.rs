@@ -32,6 +32,7 @@ pub mod events;
 pub mod hypercall;
 pub mod mem;
 pub mod report;
+pub mod smp;
 pub mod start;
 pub mod time;
 pub mod trap;

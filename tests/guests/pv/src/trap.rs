@@ -181,8 +181,11 @@ pub fn stub(vector: u32) -> u64 {
     &raw const pv_stubs as u64 + 32 * u64::from(slot)
 }
 
+/// A whole trap table and its terminator.
+pub type TrapInfoTable = [TrapInfo; 257];
+
 /// Returns the trap table that is installed at first: all vectors, 3, 4 and 0x80 open to user mode.
-pub fn table() -> [TrapInfo; 257] {
+pub fn table() -> TrapInfoTable {
     let mut table = [TrapInfo {
         vector: 0,
         flags: 0,
