@@ -40,18 +40,25 @@ pub struct Stream<'a> {
     produced: u64,
 }
 
+/// Returns the blocks of memory that unpacking holds at one time, the largest first.
+fn blocks(payload: &Payload<'_>) -> Result<[u64; 3], ImageError> {
+    Ok(match payload.format {
+        Format::Elf => [0; 3],
+        Format::Gzip => [SMALL, 0, 0],
+        Format::Xz => {
+            let dictionary = xz::dictionary(payload.bytes)?;
+            [dictionary, dictionary / 2, SMALL]
+        }
+        Format::Zstd => [zstd::memory(payload.bytes, payload.unpacked)?, SMALL, 0],
+    })
+}
+
 /// Returns the most memory (bytes of heap at one time) that unpacking will take.
 ///
 /// # Errors
 /// When the payload's own header is damaged or asks for more than is accepted.
 pub fn memory_needed(payload: &Payload<'_>) -> Result<u64, ImageError> {
-    let window = match payload.format {
-        Format::Elf => return Ok(0),
-        Format::Gzip => 0,
-        Format::Xz => xz::memory(payload.bytes)?,
-        Format::Zstd => zstd::memory(payload.bytes, payload.unpacked)?,
-    };
-    Ok(window + SMALL)
+    Ok(blocks(payload)?.iter().sum())
 }
 
 impl<'a> Stream<'a> {
@@ -60,11 +67,11 @@ impl<'a> Stream<'a> {
     /// # Errors
     /// When the payload's header is damaged, or when there is no memory for the window.
     pub fn open(payload: &Payload<'a>) -> Result<Self, ImageError> {
-        let needed = memory_needed(payload)?;
+        let blocks = blocks(payload)?;
         if payload.unpacked.is_some_and(|size| size > MAX_UNPACKED) {
             return Err(ImageError::TooLarge);
         }
-        probe(needed)?;
+        probe(blocks)?;
         let decoder = match payload.format {
             Format::Elf => Decoder::Plain(payload.bytes),
             Format::Xz => Decoder::Xz(Box::new(xz::Decoder::new(payload.bytes))),
@@ -118,18 +125,20 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Sees whether the heap has this much, because some decoders allocate without a way to fail. Nothing else allocates between
+/// Sees whether the heap has these blocks, because some decoders allocate without a way to fail. Nothing else allocates between
 /// this and them: images are read by one CPU while the machine boots.
-fn probe(bytes: u64) -> Result<(), ImageError> {
-    let error = ImageError::OutOfMemory { bytes };
-    let bytes = usize::try_from(bytes).map_err(|_| error)?;
-    buffer_with_capacity(bytes).map(drop).map_err(|()| error)
-}
-
-fn buffer_with_capacity(bytes: usize) -> Result<Vec<u8>, ()> {
-    let mut buffer = Vec::new();
-    buffer.try_reserve_exact(bytes).map_err(|_| ())?;
-    // Without this an optimizer may drop the allocation, and with it the answer.
-    core::hint::black_box(buffer.as_ptr());
-    Ok(buffer)
+fn probe(blocks: [u64; 3]) -> Result<(), ImageError> {
+    let bytes = blocks.iter().sum();
+    let held = blocks.map(|block| {
+        let mut buffer: Vec<u8> = Vec::new();
+        let done = usize::try_from(block).is_ok_and(|len| buffer.try_reserve_exact(len).is_ok());
+        // Without this an optimizer may drop the allocation, and with it the answer.
+        core::hint::black_box(buffer.as_ptr());
+        (done, buffer)
+    });
+    if held.iter().all(|(done, _)| *done) {
+        Ok(())
+    } else {
+        Err(ImageError::OutOfMemory { bytes })
+    }
 }

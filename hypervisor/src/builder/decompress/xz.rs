@@ -24,14 +24,8 @@ impl fmt::Debug for Decoder<'_> {
     }
 }
 
-/// Returns the heap the decoder takes at most.
-pub(super) fn memory(bytes: &[u8]) -> Result<u64, ImageError> {
-    let dictionary = dictionary(bytes)?;
-    Ok(dictionary + dictionary / 2)
-}
-
 impl<'a> Decoder<'a> {
-    /// The bytes passed [`memory`].
+    /// The bytes passed [`dictionary`].
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         let limit = dictionary(bytes).unwrap_or(0) / 1024 + STATE_KIB;
         Self(XzReader::new_mem_limit(bytes, false, limit as u32))
@@ -54,8 +48,8 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// Reads the dictionary size of the first block.
-fn dictionary(bytes: &[u8]) -> Result<u64, ImageError> {
+/// Reads the dictionary size of the first block: what the window is allocated with in the end.
+pub(super) fn dictionary(bytes: &[u8]) -> Result<u64, ImageError> {
     let block = bytes.get(STREAM_HEADER..).ok_or(HEADER)?;
     let size = match block.first().ok_or(HEADER)? {
         0 => return Ok(0),
