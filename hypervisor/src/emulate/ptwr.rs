@@ -147,6 +147,15 @@ impl Write {
         }
     }
 
+    /// True when the whole entry is replaced whatever it holds, without a lock: an ordinary store will do.
+    #[inline]
+    pub const fn is_plain_store(&self) -> bool {
+        matches!(
+            (self.op, self.width),
+            (WriteOp::Store(_) | WriteOp::String(..), Width::Qword)
+        )
+    }
+
     /// The same write with its source read.
     #[must_use]
     pub const fn loaded(self, value: u64) -> Self {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The leaves by which a guest finds the hypervisor.
 
+use super::features::ExtEdx;
 use super::{EMPTY, Leaf, Policy};
 
 const BASE: u32 = 0x4000_0000;
@@ -18,8 +19,6 @@ pub struct TscInfo {
     pub emulated: bool,
     /// The host's is the same on all CPUs and never stops.
     pub safe: bool,
-    /// The host has RDTSCP.
-    pub rdtscp: bool,
     /// The mode that the tool stack asked for.
     pub mode: u32,
     /// The guest's rate.
@@ -46,7 +45,9 @@ impl Policy {
             (1, _) => [VERSION, 0, 0, 0],
             // One hypercall page, and the register that asks for it.
             (2, _) => [1, BASE, FEATURES, 0],
-            (3, _) => self.tsc.leaf(subleaf),
+            (3, _) => self
+                .tsc
+                .leaf(subleaf, self.ext_edx().contains(ExtEdx::RDTSCP)),
             (5, 0) => [0, u32::from(self.maddr_width), 0, 0],
             _ => EMPTY,
         }
@@ -54,12 +55,24 @@ impl Policy {
 }
 
 impl TscInfo {
-    fn leaf(&self, subleaf: u32) -> Leaf {
+    /// A guest that reads the host's own counter, which runs at this rate; `safe` as in [`TscInfo::safe`].
+    pub fn native(scale: &arch::time::TscScale, safe: bool) -> Self {
+        let khz = u32::try_from(scale.khz).unwrap_or(u32::MAX);
+        Self {
+            safe,
+            khz,
+            host_khz: khz,
+            mul: scale.mul,
+            shift: scale.shift,
+            ..Self::default()
+        }
+    }
+
+    fn leaf(&self, subleaf: u32, rdtscp: bool) -> Leaf {
         match subleaf {
             0 => {
-                let flags = u32::from(self.emulated)
-                    | u32::from(self.safe) << 1
-                    | u32::from(self.rdtscp) << 2;
+                let flags =
+                    u32::from(self.emulated) | u32::from(self.safe) << 1 | u32::from(rdtscp) << 2;
                 [flags, self.mode, self.khz, self.incarnation]
             }
             1 => {

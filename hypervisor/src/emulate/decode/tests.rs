@@ -171,8 +171,9 @@ fn all_prefixes_with_all_opcodes() {
     ]);
     let mut lead: Vec<Vec<u8>> = Vec::from([Vec::new()]);
     lead.extend(prefixes.iter().map(|&p| Vec::from([p])));
-    for &a in &prefixes {
-        lead.extend(prefixes.iter().map(|&b| Vec::from([a, b])));
+    let few = [&[0x40, 0x48, 0x4f], &prefixes[16..]].concat();
+    for &a in &few {
+        lead.extend(few.iter().map(|&b| Vec::from([a, b])));
     }
     for code in SIZES {
         for lead in &lead {
@@ -208,7 +209,7 @@ fn random_bytes_agree_with_the_other_decoder() {
         0x0f, 0x20, 0x22, 0x30, 0x31, 0x32, 0xa2, 0x01, 0xf9, 0xd1, 0x48, 0x66, 0x67, 0xf2, 0xf3,
         0x6c, 0x6f, 0xe4, 0xee, 0xcd, 0xcf, 0xfa, 0x64, 0x2e, 0x09, 0xf0,
     ];
-    for _ in 0..300_000 {
+    for _ in 0..100_000 {
         let len = 1 + rng.below(15) as usize;
         let bytes: Vec<u8> = (0..len)
             .map(|_| {

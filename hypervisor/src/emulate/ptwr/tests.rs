@@ -142,7 +142,7 @@ fn all_opcodes_agree_with_the_other_decoder() {
     for lead in &lead {
         for opcode in 0..512u16 {
             let map = if opcode >= 256 { &[0x0f][..] } else { &[] };
-            for modrm in (0..=255).step_by(7) {
+            for modrm in (0..=255).step_by(29) {
                 let mut bytes = [lead, map, &[opcode as u8, modrm]].concat();
                 while bytes.len() < 15 {
                     bytes.push(rng.next() as u8 & 0xf8);
@@ -152,7 +152,7 @@ fn all_opcodes_agree_with_the_other_decoder() {
             }
         }
     }
-    assert!(accepted > 10_000);
+    assert!(accepted > 3_000);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn random_bytes_agree_with_the_other_decoder() {
         0x0f, 0x48, 0x89, 0x87, 0xab, 0xb3, 0xbb, 0xba, 0xb1, 0xc1, 0xc7, 0xf0, 0x66, 0x67, 0x65,
         0xf3, 0x83, 0x81, 0x21, 0x44, 0x24, 0xa4, 0xa5, 0xaa, 0xa3, 0xff, 0x05, 0x04, 0x2e, 0x01,
     ];
-    for _ in 0..400_000 {
+    for _ in 0..100_000 {
         let len = 1 + rng.below(15) as usize;
         let bytes: Vec<u8> = (0..len)
             .map(|_| {
@@ -185,7 +185,7 @@ fn write(bytes: &[u8], regs: &Regs) -> Write {
 #[test]
 fn the_plain_store_and_the_general_parser_agree() {
     let mut rng = Rng::new();
-    for _ in 0..20_000 {
+    for _ in 0..5_000 {
         let mut bytes = [
             0x48 | rng.next() as u8 & 7,
             0x89,

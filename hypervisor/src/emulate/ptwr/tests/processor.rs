@@ -259,7 +259,7 @@ fn outcomes_are_the_processors() {
     let mut machine = Machine::new();
     let data = machine.data as u64;
     let (mut tried, mut wanted) = (0, 0);
-    for _ in 0..60_000 {
+    for _ in 0..20_000 {
         let mut regs = random_regs(&mut rng);
         regs.rflags = rng.next() & (ARITHMETIC | DF) | 0x202;
         let target = data + PAGE as u64 + rng.below(8) * 8 + rng.below(2) * rng.below(8);
