@@ -194,13 +194,29 @@ impl Account {
     /// # Errors
     /// As [`Account::populate`]; the frames are then still the caller's.
     pub fn adopt(&self, mfn: Mfn, order: u8) -> Result<()> {
+        self.take_in(mfn, order, Pages::check_room)
+    }
+    /// Like [`Account::adopt`], for frames that take the place of as many stolen ones: the maximum is not asked, since
+    /// it may have been lowered below what the domain owns.
+    ///
+    /// # Errors
+    /// `EINVAL`: the domain is dying. The frames are then still the caller's.
+    pub fn adopt_instead(&self, mfn: Mfn, order: u8) -> Result<()> {
+        self.take_in(mfn, order, |pages, _| pages.check_alive())
+    }
+    fn take_in(
+        &self,
+        mfn: Mfn,
+        order: u8,
+        check: impl FnOnce(&Pages, u64) -> Result<()>,
+    ) -> Result<()> {
         for i in 0..1 << order {
             if let Some(stamp) = frame::ram(mfn.add(i)).and_then(Frame::take_stale) {
                 arch::tlb::flush_since(&arch::cpu::online(), stamp);
             }
         }
         let mut pages = self.lock();
-        pages.check_room(1 << order)?;
+        check(&pages, 1 << order)?;
         for frame in (0..1 << order).filter_map(|i| frame::ram(mfn.add(i))) {
             debug_assert_eq!(frame.owner(), DomId::IDLE);
             pages.list.push(frame);
@@ -283,10 +299,15 @@ impl Account {
 }
 
 impl Pages {
-    fn check_room(&self, frames: u64) -> Result<()> {
+    fn check_alive(&self) -> Result<()> {
         if self.dying {
-            return Err(Errno::EINVAL);
+            Err(Errno::EINVAL)
+        } else {
+            Ok(())
         }
+    }
+    fn check_room(&self, frames: u64) -> Result<()> {
+        self.check_alive()?;
         if self.maximum.saturating_sub(self.owned) < frames {
             return Err(Errno::ENOMEM);
         }

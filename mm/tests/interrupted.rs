@@ -12,8 +12,8 @@ use world::*;
 /// Two L3, three L2 and four L1 tables below one L4, some shared, with one bad entry if asked for.
 fn forest(d: &Domain, bad: Option<(usize, usize)>) -> Mfn {
     let f = &d.frames;
-    for table in 0..10 {
-        (0..512).for_each(|i| poke(f[table], i, 0));
+    for table in &f[..10] {
+        (0..512).for_each(|i| poke(*table, i, 0));
     }
     let (l4, l3, l2, l1) = (f[0], &f[1..3], &f[3..6], &f[6..10]);
     for (i, t) in [(0, l3[0]), (5, l3[1]), (272, l3[0]), (511, l3[1])] {

@@ -58,7 +58,8 @@ impl Player {
         if self.r.one_in(5) {
             return self.r.below(u64::MAX) & !P;
         }
-        let mut flags = P | self.r.below(2) * RW | self.r.below(2) * US | self.r.below(2) * (A | D);
+        let mut flags =
+            P | (self.r.below(2) * RW) | (self.r.below(2) * US) | (self.r.below(2) * (A | D));
         if self.r.one_in(10) {
             flags |= self
                 .r
@@ -204,7 +205,8 @@ impl Player {
         self.w.domains[who]
             .once(|t, c| {
                 if t.drain(c).is_ok() {
-                    Ok(t.put_root(c, root))
+                    t.put_root(c, root);
+                    Ok(())
                 } else {
                     Err(root)
                 }
