@@ -19,6 +19,9 @@ pub enum Reject {
 }
 
 /// The bytes of one instruction and how many of them are used up.
+///
+/// Behind the end there are zeros, which are neither prefixes nor long; what was decoded counts only if
+/// [`Cursor::len`] says that the end was not passed.
 #[derive(Clone, Debug)]
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
@@ -26,60 +29,58 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    #[inline]
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         let bytes = bytes.get(..MAX_INSN).unwrap_or(bytes);
         Self { bytes, pos: 0 }
     }
 
-    /// Number of bytes used so far.
-    pub(super) fn len(&self) -> u8 {
-        self.pos as u8
-    }
-
-    /// Looks at the next byte without using it.
-    pub(super) fn peek(&self) -> Result<u8, Reject> {
-        self.bytes.get(self.pos).copied().ok_or(self.ended())
+    /// Number of bytes used so far; the reason when there were not as many.
+    #[inline]
+    pub(super) fn len(&self) -> Result<u8, Reject> {
+        if self.pos <= self.bytes.len() {
+            Ok(self.pos as u8)
+        } else if self.bytes.len() == MAX_INSN {
+            Err(Reject::TooLong)
+        } else {
+            Err(Reject::Truncated)
+        }
     }
 
     /// Takes the next byte.
-    pub(super) fn byte(&mut self) -> Result<u8, Reject> {
-        let byte = self.peek()?;
+    #[inline]
+    pub(super) fn byte(&mut self) -> u8 {
+        let byte = self.bytes.get(self.pos).copied().unwrap_or(0);
         self.pos += 1;
-        Ok(byte)
+        byte
     }
 
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Reject> {
+    #[inline]
+    fn take<const N: usize>(&mut self) -> [u8; N] {
         let rest = self.bytes.get(self.pos..).unwrap_or_default();
-        let taken = rest.first_chunk::<N>().ok_or(self.ended())?;
         self.pos += N;
-        Ok(*taken)
+        rest.first_chunk().copied().unwrap_or([0; N])
     }
 
     /// Takes a signed byte.
-    pub(super) fn i8(&mut self) -> Result<i64, Reject> {
-        Ok(i64::from(self.byte()? as i8))
+    #[inline]
+    pub(super) fn i8(&mut self) -> i64 {
+        i64::from(self.byte() as i8)
     }
 
     /// Takes a signed 16-bit number.
-    pub(super) fn i16(&mut self) -> Result<i64, Reject> {
-        Ok(i64::from(i16::from_le_bytes(self.take()?)))
+    pub(super) fn i16(&mut self) -> i64 {
+        i64::from(i16::from_le_bytes(self.take()))
     }
 
     /// Takes a signed 32-bit number.
-    pub(super) fn i32(&mut self) -> Result<i64, Reject> {
-        Ok(i64::from(i32::from_le_bytes(self.take()?)))
+    #[inline]
+    pub(super) fn i32(&mut self) -> i64 {
+        i64::from(i32::from_le_bytes(self.take()))
     }
 
     /// Takes an unsigned 64-bit number.
-    pub(super) fn u64(&mut self) -> Result<u64, Reject> {
-        Ok(u64::from_le_bytes(self.take()?))
-    }
-
-    fn ended(&self) -> Reject {
-        if self.bytes.len() == MAX_INSN {
-            Reject::TooLong
-        } else {
-            Reject::Truncated
-        }
+    pub(super) fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take())
     }
 }

@@ -169,18 +169,17 @@ pub struct Decoded {
 /// [`Reject::Truncated`] when the bytes end before the instruction does.
 pub fn decode(bytes: &[u8], code: CodeSize) -> Result<Decoded, Reject> {
     let mut cursor = Cursor::new(bytes);
-    let prefixes = Prefixes::parse(&mut cursor, code)?;
-    let insn = match cursor.byte()? {
-        0x0f => two_byte(&mut cursor, &prefixes, code)?,
-        opcode => one_byte(opcode, &mut cursor, &prefixes, code)?,
+    let (prefixes, opcode) = Prefixes::parse(&mut cursor, code);
+    let insn = match opcode {
+        0x0f => two_byte(&mut cursor, &prefixes, code),
+        opcode => one_byte(opcode, &mut cursor, &prefixes, code),
     };
+    let len = cursor.len()?;
+    let insn = insn?;
     if prefixes.lock {
         return Err(Reject::Invalid);
     }
-    Ok(Decoded {
-        insn,
-        len: cursor.len(),
-    })
+    Ok(Decoded { insn, len })
 }
 
 fn one_byte(
@@ -197,11 +196,11 @@ fn one_byte(
         }),
         0x6e | 0x6f => Insn::Outs(string(width, prefixes, code)),
         0xe4 | 0xe5 => Insn::In {
-            port: Port::Imm(cursor.byte()?),
+            port: Port::Imm(cursor.byte()),
             width,
         },
         0xe6 | 0xe7 => Insn::Out {
-            port: Port::Imm(cursor.byte()?),
+            port: Port::Imm(cursor.byte()),
             width,
         },
         0xec | 0xed => Insn::In {
@@ -212,7 +211,7 @@ fn one_byte(
             port: Port::Dx,
             width,
         },
-        0xcd => Insn::Int(cursor.byte()?),
+        0xcd => Insn::Int(cursor.byte()),
         0xcf => Insn::Iret(prefixes.width(code)),
         0xfa => Insn::Cli,
         0xfb => Insn::Sti,
@@ -239,13 +238,13 @@ fn string(width: Width, prefixes: &Prefixes, code: CodeSize) -> StringOp {
 }
 
 fn two_byte(cursor: &mut Cursor<'_>, prefixes: &Prefixes, code: CodeSize) -> Result<Insn, Reject> {
-    Ok(match cursor.byte()? {
-        0x01 => group_0f01(cursor.byte()?, prefixes)?,
+    Ok(match cursor.byte() {
+        0x01 => group_0f01(cursor.byte(), prefixes)?,
         0x06 => Insn::Clts,
         0x09 if prefixes.rep == Some(Rep::Rep) => Insn::Wbnoinvd,
         0x09 => Insn::Wbinvd,
         opcode @ 0x20..=0x23 => {
-            let modrm = cursor.byte()?;
+            let modrm = cursor.byte();
             let reg = (modrm >> 3 & 7) | prefixes.r();
             let gpr = Gpr::new((modrm & 7) | prefixes.b());
             match opcode {

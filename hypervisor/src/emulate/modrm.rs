@@ -31,18 +31,19 @@ pub(super) struct Memory {
 impl Memory {
     /// Takes ModRM and what follows it. Returns the register field, and the memory operand; a register operand in its
     /// place is refused.
+    #[inline]
     pub(super) fn parse(
         cursor: &mut Cursor<'_>,
         prefixes: &Prefixes,
     ) -> Result<(u8, Self), Reject> {
-        let modrm = cursor.byte()?;
+        let modrm = cursor.byte();
         let (mode, rm) = (modrm >> 6, modrm & 7);
         if mode == 3 {
             return Err(Reject::Unlisted);
         }
         let (mut base, mut index) = (Base::Gpr(Gpr::new(rm | prefixes.b())), None);
         if rm == 4 {
-            let sib = cursor.byte()?;
+            let sib = cursor.byte();
             let number = (sib >> 3 & 7) | prefixes.x();
             index = (number != 4).then(|| (Gpr::new(number), sib >> 6));
             base = match (sib & 7, mode) {
@@ -53,8 +54,8 @@ impl Memory {
             base = Base::NextInsn;
         }
         let displacement = match (mode, base) {
-            (1, _) => cursor.i8()?,
-            (2, _) | (0, Base::None | Base::NextInsn) => cursor.i32()?,
+            (1, _) => cursor.i8(),
+            (2, _) | (0, Base::None | Base::NextInsn) => cursor.i32(),
             _ => 0,
         };
         Ok((
@@ -85,6 +86,7 @@ impl Memory {
     }
 
     /// Returns the linear address. `next` is the address of the instruction behind this one.
+    #[inline]
     pub(super) fn address(&self, regs: &Regs, prefixes: &Prefixes, next: u64, bases: Bases) -> u64 {
         let base = match self.base {
             Base::None => 0,
@@ -100,6 +102,7 @@ impl Memory {
 }
 
 /// Returns the linear address of an offset into the segment that the prefixes name.
+#[inline]
 pub(super) fn linear(offset: u64, prefixes: &Prefixes, bases: Bases) -> u64 {
     let offset = if prefixes.address {
         offset & 0xffff_ffff

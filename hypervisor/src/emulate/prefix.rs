@@ -3,7 +3,7 @@
 //!
 //! A REX prefix counts only directly before the opcode. In 64-bit code the ES, CS, SS and DS overrides mean nothing.
 
-use super::cursor::{Cursor, Reject};
+use super::cursor::Cursor;
 use super::{CodeSize, Segment, Width};
 
 /// The repeat prefix that is in force: the last one given.
@@ -28,16 +28,16 @@ pub(super) struct Prefixes {
 }
 
 impl Prefixes {
-    /// Takes all prefixes; the opcode comes next.
-    pub(super) fn parse(cursor: &mut Cursor<'_>, code: CodeSize) -> Result<Self, Reject> {
+    /// Takes all prefixes and the first byte of the opcode, which it returns.
+    #[inline]
+    pub(super) fn parse(cursor: &mut Cursor<'_>, code: CodeSize) -> (Self, u8) {
         let long = code == CodeSize::Bits64;
         let mut found = Self::default();
         loop {
-            let byte = cursor.peek()?;
+            let byte = cursor.byte();
             match byte {
                 0x40..=0x4f if long => {
                     found.rex = byte;
-                    cursor.byte()?;
                     continue;
                 }
                 0x66 => found.operand = true,
@@ -48,10 +48,9 @@ impl Prefixes {
                 0x64 => found.segment = Some(Segment::Fs),
                 0x65 => found.segment = Some(Segment::Gs),
                 0x26 | 0x2e | 0x36 | 0x3e => found.plain_segment(byte, long),
-                _ => return Ok(found),
+                opcode => return (found, opcode),
             }
             found.rex = 0;
-            cursor.byte()?;
         }
     }
 

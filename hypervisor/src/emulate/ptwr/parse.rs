@@ -20,17 +20,19 @@ struct Parser<'a> {
 
 pub(super) fn parse(bytes: &[u8], regs: &Regs, bases: Bases) -> Result<Write, Reject> {
     let mut cursor = Cursor::new(bytes);
-    let prefixes = Prefixes::parse(&mut cursor, CODE)?;
+    let (prefixes, opcode) = Prefixes::parse(&mut cursor, CODE);
     let mut parser = Parser {
         cursor,
         prefixes,
         regs,
         bases,
     };
-    match parser.cursor.byte()? {
+    let write = match opcode {
         0x0f => parser.two_byte(),
         opcode => parser.one_byte(opcode),
-    }
+    };
+    parser.cursor.len()?;
+    write
 }
 
 impl Parser<'_> {
@@ -50,7 +52,7 @@ impl Parser<'_> {
                 let (0, memory) = self.extended()? else {
                     return Err(Reject::Unlisted);
                 };
-                let value = self.immediate(width)?;
+                let value = self.immediate(width);
                 self.finish(memory, width, WriteOp::Store(value))
             }
             0xf6 | 0xf7 | 0xfe | 0xff => self.unary(opcode, width),
@@ -59,7 +61,7 @@ impl Parser<'_> {
     }
 
     fn two_byte(&mut self) -> Result<Write, Reject> {
-        let opcode = self.cursor.byte()?;
+        let opcode = self.cursor.byte();
         let width = self.width(opcode);
         match opcode {
             0xab => self.bit_register(BitOp::Bts),
@@ -93,13 +95,13 @@ impl Parser<'_> {
         Ok((reg & 7, memory))
     }
 
-    fn immediate(&mut self, width: Width) -> Result<u64, Reject> {
+    fn immediate(&mut self, width: Width) -> u64 {
         let value = match width {
-            Width::Byte => self.cursor.i8()?,
-            Width::Word => self.cursor.i16()?,
-            Width::Dword | Width::Qword => self.cursor.i32()?,
+            Width::Byte => self.cursor.i8(),
+            Width::Word => self.cursor.i16(),
+            Width::Dword | Width::Qword => self.cursor.i32(),
         };
-        Ok(value as u64 & width.mask())
+        value as u64 & width.mask()
     }
 
     /// Register to memory; `op` gets the register's value and which register it is.
@@ -116,7 +118,7 @@ impl Parser<'_> {
     fn alu_immediate(&mut self, opcode: u8, width: Width) -> Result<Write, Reject> {
         let (number, memory) = self.extended()?;
         let alu = Alu::new(number).ok_or(Reject::Unlisted)?;
-        let value = self.immediate(if opcode == 0x81 { width } else { Width::Byte })?;
+        let value = self.immediate(if opcode == 0x81 { width } else { Width::Byte });
         let value = if opcode == 0x83 {
             value as i8 as u64
         } else {
@@ -140,9 +142,9 @@ impl Parser<'_> {
 
     fn store_absolute(&mut self, width: Width) -> Result<Write, Reject> {
         let address = if self.prefixes.address {
-            self.cursor.i32()? as u64
+            self.cursor.i32() as u64
         } else {
-            self.cursor.u64()?
+            self.cursor.u64()
         };
         let value = self.regs.rax & width.mask();
         self.finish(Memory::absolute(address), width, WriteOp::Store(value))
@@ -157,7 +159,7 @@ impl Parser<'_> {
             _ => return Err(Reject::Unlisted),
         };
         let width = self.prefixes.width(CODE);
-        let bit = self.cursor.byte()? & (width.bits() - 1) as u8;
+        let bit = self.cursor.byte() & (width.bits() - 1) as u8;
         self.finish(memory, width, WriteOp::Bit(op, bit))
     }
 
@@ -207,7 +209,7 @@ impl Parser<'_> {
         if self.prefixes.lock && !lockable {
             return Err(Reject::Invalid);
         }
-        let len = self.cursor.len();
+        let len = self.cursor.len()?;
         let next = self.regs.rip.wrapping_add(u64::from(len));
         let addr = memory.address(self.regs, &self.prefixes, next, self.bases);
         if addr & u64::from(width.bytes() - 1) != 0 {
