@@ -114,7 +114,7 @@ impl Player {
     fn step(&mut self) {
         let who = self.who();
         let id = self.w.domains[who].id();
-        match self.r.below(18) {
+        match self.r.below(21) {
             0..=4 => self.update(who, id),
             5 => {
                 let other = DomId(2 - who as u16);
@@ -137,6 +137,7 @@ impl Player {
             14 => self.memory(who),
             15 => self.values(who),
             16 => self.compare_exchange(who),
+            17..=19 => self.retype(),
             _ => {
                 // Build in plain memory, as a guest does before it pins.
                 for _ in 0..6 {
@@ -271,6 +272,38 @@ impl Player {
             let _ = arch::guest::copy_from(&mut [0; 8], va);
         }
         arch::cpu::set_this_cpu(CpuId(0));
+    }
+    /// Takes a frame that some CPU has cached as writable out of a mapping, and makes something else of it.
+    fn retype(&mut self) {
+        let there = arch::tlb::cached();
+        let there: Vec<_> = there.into_iter().filter(|c| c.2.writable).collect();
+        if there.is_empty() {
+            return self.access();
+        }
+        let (cpu, va, cached) = self.r.pick(&there);
+        let Some((who, root)) = self.loaded[cpu.0 as usize] else {
+            return;
+        };
+        let id = self.w.domains[who].id();
+        if let Some(at) = mm::walk(root, va).l1e {
+            let value = self.r.pick(&[
+                0,
+                to(cached.mfn, P),
+                to(self.w.domains[who].frames[22], P | RW),
+            ]);
+            self.run(who, id, |t, c| t.mod_entry(c, at, value, Write::Plain));
+        }
+        match self.r.below(3) {
+            0 => {
+                let got = self.w.domains[who].once(|t, c| t.get_segdesc(c, cached.mfn));
+                self.descriptors.extend(got);
+            }
+            1 => {
+                let level = self.level() as u8;
+                self.run(who, id, |t, c| t.pin(c, cached.mfn, level));
+            }
+            _ => {}
+        }
     }
     /// A store to a frame that the guest could have mapped writable.
     fn own_write(&mut self, who: usize) {
