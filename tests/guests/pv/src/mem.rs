@@ -131,12 +131,12 @@ pub fn l1_entry(va: u64) -> Entry {
 
 /// Maps a page of the initial mapping read-only.
 pub fn make_ro(va: u64) {
-    remap(va, mfn(va) * PAGE | pte::KERNEL_RO);
+    remap(va, reference(va, pte::KERNEL_RO));
 }
 
 /// Maps a page of the initial mapping writable again.
 pub fn make_rw(va: u64) {
-    remap(va, mfn(va) * PAGE | pte::KERNEL_RW);
+    remap(va, reference(va, pte::KERNEL_RW));
 }
 
 /// Changes a mapping; ends the guest if the hypervisor refuses.
@@ -157,7 +157,7 @@ pub fn table(fill: impl FnOnce(u64)) -> u64 {
 
 /// Returns an entry that refers to the page at `va` of the initial mapping.
 pub fn reference(va: u64, flags: u64) -> u64 {
-    mfn(va) * PAGE | flags
+    (mfn(va) << 12) | flags
 }
 
 /// Writes a page-table entry by `mmu_update`; ends the guest if the hypervisor refuses.

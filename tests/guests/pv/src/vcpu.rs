@@ -11,6 +11,9 @@ const USER_ENTRY: usize = 24 << 10;
 /// How many trap frames are remembered.
 pub const FRAMES: usize = 8;
 
+/// Looks at a trap; true if it has dealt with it.
+pub type Hook = fn(&mut Frame) -> bool;
+
 /// Where to go on after a trap, written by [`crate::probe!`]: `rip` is 0 when none is expected.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,9 +46,9 @@ pub struct Vcpu {
     /// The first of those.
     pub frames: Cell<[Frame; FRAMES]>,
     /// Asked first for each trap from guest kernel mode; true if it has dealt with it.
-    pub hook: Cell<Option<fn(&mut Frame) -> bool>>,
+    pub hook: Cell<Option<Hook>>,
     /// Asked first for each trap from guest user mode; true if user mode shall go on.
-    pub user_hook: Cell<Option<fn(&mut Frame) -> bool>>,
+    pub user_hook: Cell<Option<Hook>>,
     /// Stack pointer saved when user mode was entered, or 0.
     pub(crate) user_return: Cell<u64>,
     /// The frame with which user mode was left.

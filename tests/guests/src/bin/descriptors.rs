@@ -208,7 +208,7 @@ fn loads(gdt: u64) {
     let beyond = through_fs(511 << 3 | 3);
     check!("empty-entry", beyond.is_err(), "{beyond:x?}");
     let frame = probe!("push {s}", "lea {t}, [rip + 77f]", "push {t}", "retfq", "77:", "ud2";
-        s = in(reg) 2 << 3 | 3, t = out(reg) _);
+        s = in(reg) 2u64 << 3 | 3, t = out(reg) _);
     check!(
         "own-code-segment",
         frame.is_some_and(|f| f.vector == 6 && f.cs() == 2 << 3),

@@ -103,9 +103,10 @@ fn real_time_clock() -> u64 {
 }
 
 fn wall_clock() {
+    static LEVEL: u32 = 1;
     errno!(
         "set-iopl",
-        hypercall2(nr::PHYSDEV_OP, 6, (&raw const *&1u32) as u64),
+        hypercall2(nr::PHYSDEV_OP, 6, (&raw const LEVEL) as u64),
         0
     );
     let word = events::word(shared::WC).load(SeqCst);
