@@ -5,13 +5,14 @@
 //! machine's time, so the figures are the same on each run and on any computer.
 
 use crate::build;
-use crate::debian;
+use crate::debian::{self, Flavour};
 use crate::guests;
 use crate::iso::{self, HV_CONSOLE, Module, Payload};
 use crate::machine::{C_HYPERVISOR_CPU, MachineArgs, Serial};
 use crate::project::{self, Project};
+use crate::runner::{self, Files};
 use crate::serial::{Console, Event};
-use crate::setup;
+use crate::{initramfs, scenario, setup};
 use anyhow::{Context, Result, bail, ensure};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Count on the C hypervisor only
     #[arg(long, conflicts_with = "write")]
     only_c: bool,
+    /// Measure instead how long Linux takes from the loader's hand-over to its first line, to init and to the shell
+    #[arg(long, conflicts_with_all = ["write", "only_ours", "only_c"])]
+    boot: bool,
     /// Seconds until a run counts as hung
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
@@ -44,6 +48,9 @@ const END: &str = "<!-- end -->";
 
 pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     setup::ensure()?;
+    if args.boot {
+        return boot_times(project);
+    }
     let programs = guests::build(project)?;
     let guest = programs.join(guests::BENCH);
     ensure!(
@@ -77,6 +84,35 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
         let text = String::from_utf8(project::read(&file)?)?;
         project::write(&file, replaced(&text, &table)?)?;
         println!("written to {}", project.shown(&file));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Boots Linux to the shell on both hypervisors and prints when what was reached.
+fn boot_times(project: &Project) -> Result<ExitCode> {
+    let linux = (debian::kernel(Flavour::Amd64)?, initramfs::make(project)?);
+    let subjects = [
+        ("Xenith", build::build(project, false)?.gz, "max"),
+        ("C hypervisor", debian::c_hypervisor()?, C_HYPERVISOR_CPU),
+    ];
+    println!("| hypervisor | reached | s after the hand-over | s of QEMU's CPU time |");
+    println!("| --- | --- | ---: | ---: |");
+    for (name, hypervisor, cpu) in subjects {
+        let files = Files {
+            hypervisor,
+            cpu: cpu.to_owned(),
+            linux: Some(linux.clone()),
+            guests: None,
+            slow: 1,
+        };
+        let outcome = runner::run(project, &files, &scenario::boot_to_shell(name));
+        if let Some(failure) = outcome.failure {
+            bail!("Linux did not boot on {name}: {failure}");
+        }
+        for (mark, time) in outcome.marks {
+            let (wall, cpu) = (time.wall.as_secs_f64(), time.cpu.as_secs_f64());
+            println!("| {name} | {mark} | {wall:.2} | {cpu:.2} |");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

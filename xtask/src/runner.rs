@@ -7,7 +7,7 @@ use crate::kernels;
 use crate::machine::Serial;
 use crate::project::{self, Project};
 use crate::scenario::{Boot, End, Scenario};
-use crate::serial::{Console, Event};
+use crate::serial::{Console, Event, Moment};
 use anyhow::Result;
 use std::fs;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ pub(crate) struct Outcome {
     /// From QEMU's start to the end.
     pub(crate) took: Duration,
     /// From the loader's hand-over to these marks, where they were reached.
-    pub(crate) marks: Vec<(&'static str, Duration)>,
+    pub(crate) marks: Vec<(&'static str, Moment)>,
 }
 
 /// The lines whose times are worth knowing.
@@ -72,10 +72,10 @@ pub(crate) fn run(project: &Project, files: &Files, scenario: &Scenario) -> Outc
     }
 }
 
-type Verdict = (Option<String>, usize, Vec<(&'static str, Duration)>);
+type Verdict = (Option<String>, usize, Vec<(&'static str, Moment)>);
 
 fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verdict> {
-    let name = scenario.name.replace('/', "-");
+    let name = scenario.file_stem();
     let logs = project.logs()?;
     let iso_path = logs.join(format!("{name}.iso"));
     iso::make(&payload(project, files, scenario)?, &iso_path)?;
@@ -140,7 +140,7 @@ fn garbage() -> Vec<u8> {
 }
 
 /// The times of the marks since the hand-over.
-pub(crate) fn marks(console: &Console) -> Vec<(&'static str, Duration)> {
+pub(crate) fn marks(console: &Console) -> Vec<(&'static str, Moment)> {
     let text = console.text();
     let Some(start) = text.find(HAND_OVER) else {
         return Vec::new();
@@ -149,10 +149,7 @@ pub(crate) fn marks(console: &Console) -> Vec<(&'static str, Duration)> {
     let mut found = Vec::new();
     for (name, pattern) in MARKS {
         if let Some(offset) = text[start..].find(pattern) {
-            found.push((
-                *name,
-                console.time_of(start + offset).saturating_sub(handed_over),
-            ));
+            found.push((*name, console.time_of(start + offset).since(handed_over)));
         }
     }
     found

@@ -24,8 +24,27 @@ pub(crate) struct Console {
     escapes: Escapes,
     started: Instant,
     text: String,
-    /// When the first byte of each line came.
-    lines: Vec<(Duration, usize)>,
+    /// When the first byte of each line came, and where in the text it is.
+    lines: Vec<(Moment, usize)>,
+}
+
+/// A moment of a machine's life, or the span between two.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// By the clock on the wall.
+    pub(crate) wall: Duration,
+    /// By the CPU time that QEMU has used, which other programs disturb little.
+    pub(crate) cpu: Duration,
+}
+
+impl Moment {
+    /// The span from an earlier moment to this one.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            wall: self.wall.saturating_sub(earlier.wall),
+            cpu: self.cpu.saturating_sub(earlier.cpu),
+        }
+    }
 }
 
 /// What happened while waiting for output.
@@ -67,7 +86,7 @@ impl Console {
             escapes: Escapes::Outside,
             started: Instant::now(),
             text: String::new(),
-            lines: vec![(Duration::ZERO, 0)],
+            lines: vec![(Moment::default(), 0)],
         })
     }
 
@@ -96,28 +115,28 @@ impl Console {
 
     /// How much of a CPU the machine uses for the next while, in percent.
     pub(crate) fn load(&self, span: Duration) -> Result<u64> {
-        let before = self.cpu_ticks()?;
+        let before = self.cpu_time()?;
         thread::sleep(span);
-        let ticks = self.cpu_ticks()?.saturating_sub(before);
-        // The kernel counts in hundredths of a second for every program (USER_HZ).
-        Ok(ticks / span.as_secs().max(1))
+        let used = self.cpu_time()?.saturating_sub(before).as_millis();
+        Ok(u64::try_from(used * 100 / span.as_millis().max(1))?)
     }
 
-    /// The CPU time QEMU has used, in hundredths of a second.
-    fn cpu_ticks(&self) -> Result<u64> {
+    /// The CPU time QEMU has used.
+    fn cpu_time(&self) -> Result<Duration> {
         let stat = format!("/proc/{}/stat", self.child.with(|child| child.id()));
         let stat = std::fs::read_to_string(&stat).with_context(|| format!("cannot read {stat}"))?;
-        // The name in parentheses may hold anything; user and system time are the 12th and 13th field after it.
+        // The name in parentheses may hold anything; user and system time are the 12th and 13th field after it, in
+        // hundredths of a second for every program (USER_HZ).
         let fields = stat
             .rsplit(')')
             .next()
             .unwrap_or_default()
             .split_whitespace();
-        Ok(fields
+        let ticks = fields
             .skip(11)
             .take(2)
-            .filter_map(|field| field.parse::<u64>().ok())
-            .sum())
+            .filter_map(|field| field.parse::<u64>().ok());
+        Ok(Duration::from_millis(10 * ticks.sum::<u64>()))
     }
 
     /// Everything printed so far.
@@ -126,13 +145,16 @@ impl Console {
     }
 
     /// When the line that holds this offset of the text began, since the machine's start.
-    pub(crate) fn time_of(&self, offset: usize) -> Duration {
+    pub(crate) fn time_of(&self, offset: usize) -> Moment {
         let after = self.lines.partition_point(|(_, start)| *start <= offset);
         self.lines[after.saturating_sub(1)].0
     }
 
     fn append(&mut self, chunk: &[u8]) {
-        let now = self.started.elapsed();
+        let now = Moment {
+            wall: self.started.elapsed(),
+            cpu: self.cpu_time().unwrap_or_default(),
+        };
         let mut at_start = self.text.is_empty() || self.text.ends_with('\n');
         for &byte in chunk {
             let Some(byte) = self.escapes.filter(byte) else {

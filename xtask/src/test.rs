@@ -209,7 +209,7 @@ fn report(project: &Project, scenario: &Scenario, outcome: &Outcome) -> Tally {
     if let Some(failure) = &outcome.failure {
         let log = project
             .target
-            .join(format!("xenith/logs/{}.log", name.replace('/', "-")));
+            .join(format!("xenith/logs/{}.log", scenario.file_stem()));
         println!(
             "FAIL  {name} ({took}): {failure}\n      log: {}",
             project.shown(&log)
@@ -227,7 +227,7 @@ fn report(project: &Project, scenario: &Scenario, outcome: &Outcome) -> Tally {
         outcome
             .marks
             .iter()
-            .map(|(mark, time)| format!("{mark} {}", seconds(*time))),
+            .map(|(mark, time)| format!("{mark} {}", seconds(time.wall))),
     );
     println!("ok    {name} ({})", notes.join(", "));
     Tally {
