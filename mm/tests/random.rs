@@ -114,7 +114,7 @@ impl Player {
     fn step(&mut self) {
         let who = self.who();
         let id = self.w.domains[who].id();
-        match self.r.below(21) {
+        match self.r.below(24) {
             0..=4 => self.update(who, id),
             5 => {
                 let other = DomId(2 - who as u16);
@@ -138,6 +138,7 @@ impl Player {
             15 => self.values(who),
             16 => self.compare_exchange(who),
             17..=19 => self.retype(),
+            20..=21 => self.scaffold(who),
             _ => {
                 // Build in plain memory, as a guest does before it pins.
                 for _ in 0..6 {
@@ -272,6 +273,47 @@ impl Player {
             let _ = arch::guest::copy_from(&mut [0; 8], va);
         }
         arch::cpu::set_this_cpu(CpuId(0));
+    }
+    /// Builds a tree that is valid, as far as its frames are plain memory, and loads it.
+    fn scaffold(&mut self, who: usize) {
+        let id = self.w.domains[who].id();
+        while self.w.domains[who].roots.len() > 2 {
+            self.put_root(who);
+        }
+        let tables: [Mfn; 4] = core::array::from_fn(|i| self.frame(who, 4 - i as u64));
+        for (n, table) in tables.into_iter().enumerate() {
+            if WritableRef::get(table, id).is_err() {
+                continue;
+            }
+            INDEXES.iter().for_each(|i| poke(table, *i, 0));
+            for _ in 0..1 + self.r.below(3) {
+                let next = tables
+                    .get(n + 1)
+                    .copied()
+                    .unwrap_or_else(|| self.w.domains[who].frames[0]);
+                let next = if n == 3 { self.frame(who, 0) } else { next };
+                let index = self.r.pick(&[0, 1, 2, 255, 511]);
+                poke(
+                    table,
+                    index,
+                    to(
+                        next,
+                        P | US | if n == 3 { RW * self.r.below(2) } else { RW },
+                    ),
+                );
+            }
+        }
+        let mut got = None;
+        self.run(who, id, |t, c| {
+            got = Some(t.get_root(c, tables[0], RootUse::Kernel)?);
+            Ok(())
+        });
+        if let Some(root) = got {
+            let cpu = self.r.below(2) as usize;
+            self.load(cpu, Some((who, root.mfn())));
+            self.w.domains[who].roots.push(root);
+            (0..6).for_each(|_| self.access());
+        }
     }
     /// Takes a frame that some CPU has cached as writable out of a mapping, and makes something else of it.
     fn retype(&mut self) {
