@@ -1,7 +1,48 @@
-//! Placeholder.
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The composition: domains and their vCPUs, what they may call, what happens when they fault.
+//!
+//! A library that builds for the machine and for a process alike; the binary beside it (`main.rs`, `machine/`) adds the
+//! start of the machine. What is pure logic lives in modules that know nothing of a machine: [`builder`], [`emulate`],
+//! [`runstate`], the queue of [`timers`].
 #![no_std]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
+pub mod bounce;
 pub mod builder;
+pub mod console;
+pub mod construct;
+pub mod crash;
+pub mod create;
+pub mod current;
+pub mod dispatch;
+pub mod domain;
 pub mod emulate;
+pub mod events;
+pub mod grants;
+pub mod guest;
+pub mod host;
+pub mod hypercall_page;
+pub mod initialise;
+pub mod io_rights;
+pub mod log_ring;
+pub mod machine_map;
+pub mod mmu;
+pub mod ops;
+#[cfg(target_os = "none")]
+pub mod panic;
+pub mod port_io;
+pub mod privileged;
+pub mod quirks;
+pub mod rank;
+pub mod registers;
+pub mod runstate;
+pub mod schedule;
+pub mod shared;
+pub mod time;
+pub mod timers;
+#[cfg(target_os = "none")]
+pub mod traps;
+pub mod vcpu;

@@ -1,184 +1,145 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The start of the machine.
-#![expect(
-    unsafe_code,
-    reason = "the entry from assembly, and the first serial port"
-)]
+//! The start of the machine, and the functions that the entry stubs call.
+//!
+//! Two halves. [`xenith_start`] runs on the loader's terms: it reads what the loader left, makes page tables for
+//! all memory and moves onto them. [`on_own_tables`] goes on from there with allocators and a heap: devices, the other
+//! CPUs, dom0.
+#![expect(unsafe_code, reason = "entry points called from assembly, and the machine's hand-over")]
 
-use arrayvec::ArrayVec;
-use boot::BootInfo;
-use boot::modules::{self, ModuleKind};
-use core::fmt::{self, Write};
+mod devices;
+mod dom0;
+mod memory;
+mod processors;
 
-/// The first serial port by plain port writes.
-struct Com1;
+use arch::Regs;
+use boot::options::Options;
+use boot::{BootInfo, options};
+use hypervisor::{console, crash, panic, schedule, traps};
+use spin::{Mutex, Once};
 
-fn outb(port: u16, value: u8) {
-    // SAFETY: only the ports of the first serial port are passed, whose device touches no memory.
-    unsafe {
-        core::arch::asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack))
-    };
+#[global_allocator]
+static HEAP: mm::Heap = mm::Heap::new();
+
+/// What the loader left. Written once, by the boot CPU.
+static INFO: Mutex<BootInfo> = Mutex::new(BootInfo::new());
+static OPTIONS: Once<Options> = Once::new();
+
+fn command_line_options() -> &'static Options {
+    OPTIONS.get().expect("the options are read before anything asks for them")
 }
 
-fn inb(port: u16) -> u8 {
-    let value;
-    // SAFETY: as in `outb`.
-    unsafe {
-        core::arch::asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack))
-    };
-    value
+/// The version and the commit, as the banner and the tools show them.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Ends the boot with a message: there is nothing to run.
+fn give_up(what: core::fmt::Arguments<'_>) -> ! {
+    log::error!("{what}");
+    log::error!("the machine is halted");
+    console::flush();
+    arch::machine::halt()
 }
 
-impl Com1 {
-    fn new() -> Self {
-        for (reg, value) in [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 3), (2, 7), (4, 3)] {
-            outb(0x3f8 + reg, value);
-        }
-        Self
-    }
-
-    fn put(byte: u8) {
-        while inb(0x3fd) & 0x20 == 0 {}
-        outb(0x3f8, byte);
-    }
-}
-
-impl Write for Com1 {
-    fn write_str(&mut self, s: &str) -> fmt::Result {
-        for byte in s.bytes() {
-            if byte == b'\n' {
-                Self::put(b'\r');
-            }
-            Self::put(byte);
-        }
-        Ok(())
-    }
-}
-
-fn halt() -> ! {
-    loop {
-        // SAFETY: interrupts are off: this waits for ever, which is the intention.
-        unsafe { core::arch::asm!("cli; hlt", options(nomem, nostack)) };
-    }
-}
-
-/// Machine memory below 4 GiB through the direct map of the boot page tables.
-fn memory(start: u64, len: usize) -> &'static [u8] {
-    let end = start.saturating_add(len as u64).min(1 << 32);
-    let len = usize::try_from(end.saturating_sub(start)).unwrap_or(0);
-    // SAFETY: all below 4 GiB is mapped, and what is asked for (modules, firmware tables) nobody writes to yet.
-    unsafe { core::slice::from_raw_parts((boot::entry::DIRECTMAP + start) as *const u8, len) }
-}
-
-fn report(out: &mut Com1, info: &BootInfo) -> fmt::Result {
-    writeln!(out, "Loader: {}", info.loader())?;
-    writeln!(out, "Command line: {}", info.cmdline())?;
-    for warning in &info.warnings {
-        writeln!(out, "Warning: {warning}")?;
-    }
-    writeln!(out, "Image: {:#x?}", boot::entry::image())?;
-    writeln!(
-        out,
-        "Memory map, {} KiB usable:",
-        boot::memory_map::usable_bytes(&info.memory) >> 10
-    )?;
-    for region in &info.memory {
-        writeln!(out, "  {region}")?;
-    }
-    let rsdp = info
-        .rsdp
-        .or_else(|| boot::rsdp::scan(memory(0, 1 << 20)).map(|found| found.1));
-    match rsdp {
-        Some(rsdp) => writeln!(
-            out,
-            "ACPI: revision {}, RSDT {:#x}, XSDT {:#x?}",
-            rsdp.revision(),
-            rsdp.rsdt(),
-            rsdp.xsdt()
-        )?,
-        None => writeln!(out, "Warning: no ACPI root pointer")?,
-    }
-    writeln!(out, "EFI: {:x?}, screen: {:x?}", info.efi, info.framebuffer)
-}
-
-fn report_modules(out: &mut Com1, info: &BootInfo) -> fmt::Result {
-    let kinds: ArrayVec<ModuleKind, { boot::info::MAX_MODULES }> = info
-        .modules
-        .iter()
-        .map(|m| {
-            let len = usize::try_from(m.end - m.start).unwrap_or(0);
-            modules::identify(memory(m.start, len.min(modules::HEAD)))
-        })
-        .collect();
-    let roles = modules::assign(&kinds);
-    for (index, (module, kind)) in info.modules.iter().zip(&kinds).enumerate() {
-        let role = match Some(index) {
-            i if i == roles.kernel => "kernel",
-            i if i == roles.initrd => "initrd",
-            _ => "unused",
-        };
-        let (start, end) = (module.start, module.end);
-        let line = info.module_cmdline(module);
-        writeln!(
-            out,
-            "Module {index}: {start:#x}-{end:#x} {kind:?}, {role}, {} bytes of command line: {line}",
-            line.len()
-        )?;
-    }
-    let Some(kernel) = roles.kernel.and_then(|i| info.modules.get(i)) else {
-        return writeln!(
-            out,
-            "Error: no modules: the first module2 line must load dom0's kernel"
-        );
-    };
-    writeln!(out, "Dom0's line: {}", info.dom0_cmdline(kernel))
-}
-
-fn report_options(out: &mut Com1, line: &str) -> fmt::Result {
-    let (options, complaints) = boot::options::parse(line);
+/// Reads the command line, sets the console up by it, and says what is started and what is wrong with the line.
+fn read_options(info: &BootInfo) {
+    let (parsed, complaints) = options::parse(info.cmdline());
+    let parsed = OPTIONS.call_once(|| parsed);
+    devices::configured_console(parsed);
+    log::info!("Xenith {VERSION} ({})", hypervisor::ops::version::COMMIT);
+    log::info!("loader: {}", info.loader());
+    log::info!("command line: {}", info.cmdline());
+    crash::NO_REBOOT.store(parsed.noreboot, core::sync::atomic::Ordering::Relaxed);
     for complaint in &complaints.list {
-        let severity = if complaint.is_error() {
-            "Error"
+        if complaint.is_error() {
+            log::error!("option {complaint}");
         } else {
-            "Warning"
-        };
-        writeln!(out, "{severity}: {complaint}")?;
+            log::warn!("option {complaint}");
+        }
     }
-    if complaints.more > 0 {
-        writeln!(
-            out,
-            "Warning: {} more options were not taken",
-            complaints.more
-        )?;
+    for warning in &info.warnings {
+        log::warn!("{warning}");
     }
-    writeln!(out, "{options:x?}")
 }
 
-/// What the loader said.
-static INFO: spin::Mutex<BootInfo> = spin::Mutex::new(BootInfo::new());
-
-/// Where the boot entry ends. See `boot::entry` for the state of the machine.
+/// From assembly, in the state that `boot::entry` describes.
 #[unsafe(no_mangle)]
 extern "C" fn xenith_start(magic: u32, info_maddr: u32) -> ! {
-    let mut out = Com1::new();
-    let _ = writeln!(out, "Xenith {}", env!("CARGO_PKG_VERSION"));
-    let mut info = INFO.lock();
-    // SAFETY: these are the entry's arguments, and the boot page tables have the direct map.
+    arch::platform::clock::mark_boot();
+    devices::early_console();
+    // SAFETY: the loader's block, which nothing has overwritten yet.
     let bytes = unsafe { boot::entry::info_bytes(info_maddr) };
-    let result = bytes.and_then(|bytes| info.parse(magic, bytes));
-    let _ = report(&mut out, &info);
-    let _ = match result {
-        Ok(()) => {
-            report_modules(&mut out, &info).and_then(|()| report_options(&mut out, info.cmdline()))
-        }
-        Err(error) => writeln!(out, "Fatal: {error}"),
-    };
-    let _ = writeln!(out, "Halted.");
-    halt()
+    let bytes = bytes.unwrap_or_else(|e| give_up(format_args!("the loader's information cannot be read: {e}")));
+    let mut info = INFO.lock();
+    if let Err(error) = info.parse(magic, bytes) {
+        give_up(format_args!("the loader's information cannot be used: {error}"));
+    }
+    read_options(&info);
+    let info_range = u64::from(info_maddr)..u64::from(info_maddr) + bytes.len() as u64;
+    if let Err(error) = memory::make_tables(&info, info_range) {
+        give_up(format_args!("{error}"));
+    }
+    drop(info);
+    // SAFETY: the only call, on the boot CPU; `make_tables` mapped image, direct map and CPU 0's area.
+    unsafe { arch::cpu::enter_boot_cpu(on_own_tables) }
+}
+
+extern "C" fn on_own_tables() -> ! {
+    memory::start_allocators();
+    let info = INFO.lock();
+    hypervisor::ops::version::COMMAND_LINE.call_once(|| info.cmdline().into());
+    let platform = devices::discover(&info);
+    processors::start_all(&platform, &info);
+    devices::routes(&platform);
+    if let Err(error) = dom0::build(&info, &platform) {
+        give_up(error);
+    }
+    drop(info);
+    memory::free_modules();
+    let (used, size) = HEAP.usage();
+    log::info!("{} MiB free, heap {} of {} KiB used", mm::buddy::free_frames() >> 8, used >> 10, size >> 10);
+    log::info!("starting dom0 after {} ms", arch::time::now() / 1_000_000);
+    schedule::cpu_online(arch::cpu::this_cpu());
+    arch::entry::start_running()
 }
 
 #[panic_handler]
-fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    let _ = writeln!(Com1, "{info}");
-    halt()
+fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
+    panic::report(info)
+}
+
+/// SYSCALL from guest kernel mode.
+#[unsafe(no_mangle)]
+extern "C" fn xenith_hypercall(regs: &mut Regs) {
+    if let Some(vcpu) = hypervisor::current::vcpu() {
+        hypervisor::dispatch::hypercall(vcpu, regs);
+    }
+}
+
+/// SYSCALL from guest user mode.
+#[unsafe(no_mangle)]
+extern "C" fn xenith_guest_syscall(regs: &mut Regs) {
+    traps::guest_syscall(regs);
+}
+
+/// An exception that interrupted a guest.
+#[unsafe(no_mangle)]
+extern "C" fn xenith_guest_exception(regs: &mut Regs) {
+    traps::guest_exception(regs);
+}
+
+/// An exception that interrupted the hypervisor.
+#[unsafe(no_mangle)]
+extern "C" fn xenith_hypervisor_exception(regs: &mut Regs) -> u32 {
+    traps::hypervisor_exception(regs) as u32
+}
+
+/// An interrupt.
+#[unsafe(no_mangle)]
+extern "C" fn xenith_interrupt(regs: &mut Regs) {
+    traps::interrupt(regs);
+}
+
+/// Work that is due before the return to a guest.
+#[unsafe(no_mangle)]
+extern "C" fn xenith_exit_work(regs: &mut Regs) {
+    traps::exit_work(regs);
 }

@@ -9,6 +9,7 @@
     reason = "loads segments, bases, debug registers and address spaces"
 )]
 
+use alloc::sync::Arc;
 use core::arch::asm;
 use core::sync::atomic::Ordering;
 
@@ -31,7 +32,7 @@ pub struct Context {
     /// FPU and vector registers.
     pub fpu: FpuState,
     /// GDT and LDT of the vCPU.
-    pub window: Window,
+    pub window: Arc<Window>,
     /// Base of FS.
     pub fs_base: u64,
     /// Base of GS in kernel mode.
@@ -325,6 +326,13 @@ pub fn load_ldt(window: &Window, entries: u32) {
         window.ldt_base(),
         entries,
     );
+}
+
+/// Loads TSC_AUX, where the CPU has it.
+pub fn set_tsc_aux(value: u32) {
+    if features::get().rdtscp {
+        msr::write(msr::TSC_AUX, u64::from(value));
+    }
 }
 
 /// Returns the selectors of DS, ES, FS and GS as loaded now.

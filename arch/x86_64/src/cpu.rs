@@ -32,6 +32,9 @@ bitflags::bitflags! {
     }
 }
 
+/// PE, MP, ET, NE, WP, PG.
+const CR0: u64 = 0x8001_0033;
+
 /// Work units between two preemption checks that say "go on": bounds a hypercall's run with interrupts off.
 const BUDGET: u32 = 512;
 
@@ -224,7 +227,7 @@ fn init_registers() {
     // SAFETY: PE, MP, ET, NE, WP, PG: long mode with write protection, caches on, TS and EM clear; CR4 has only bits
     // that CPUID offers.
     unsafe {
-        asm!("mov cr0, {}", in(reg) 0x8001_0033u64, options(nostack, preserves_flags));
+        asm!("mov cr0, {}", in(reg) CR0, options(nostack, preserves_flags));
         asm!("mov cr4, {}", in(reg) cr4, options(nostack, preserves_flags));
     }
     // LME and LMA stay; SCE for SYSCALL, NXE where it exists.
@@ -260,12 +263,46 @@ extern "C" fn first_steps(next: extern "C" fn() -> !) -> ! {
     next()
 }
 
-/// Brings an application processor from the trampoline into the hypervisor's state. It runs on its own area.
-pub fn enter_application_cpu() {
+/// Returns CR0 as guests run with it, but for TS.
+pub const fn guest_cr0() -> u64 {
+    CR0
+}
+
+/// Returns CR4 as the hypervisor chose it at boot.
+pub fn host_cr4() -> u64 {
+    cr4_base() | if features::get().fsgsbase { 1 << 16 } else { 0 }
+}
+
+/// Writes back and drops all caches of this CPU.
+pub fn flush_cache() {
+    // SAFETY: has no effect but on caches.
+    unsafe { asm!("wbinvd", options(nostack, preserves_flags)) };
+}
+
+/// Moves an application processor from the boot page tables onto the final ones and its own area, and goes on at `next`.
+///
+/// # Safety
+/// Once a CPU, on the CPU that `cpu` numbers, after its area was created, with the boot page tables mapping the image.
+pub unsafe fn enter_application_cpu(cpu: CpuId, next: extern "C" fn() -> !) -> ! {
+    let stack = cpu_area::of(cpu) - 64;
+    // SAFETY: the final tables map everything in use; the stack is this CPU's own, empty.
+    unsafe {
+        asm!("mov cr3, {cr3}", "mov rsp, {stack}", "xor ebp, ebp", "call {first}", "ud2",
+             cr3 = in(reg) paging::root().maddr().0, stack = in(reg) stack & !15, first = sym first_application_steps,
+             in("rdi") next as *const (), options(noreturn));
+    }
+}
+
+extern "C" fn first_application_steps(next: extern "C" fn() -> !) -> ! {
     init_registers();
     apic::init_cpu();
-    area().online.store(true, Ordering::SeqCst);
     ONLINE.insert(this_cpu());
+    next()
+}
+
+/// True once a CPU has been brought up.
+pub fn is_online(cpu: CpuId) -> bool {
+    ONLINE.contains(cpu)
 }
 
 /// Returns CR3 of the hypervisor's own address space.

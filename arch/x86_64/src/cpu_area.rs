@@ -57,8 +57,6 @@ pub struct CpuArea {
     pub cr3_user: AtomicU64,
     /// This CPU's number.
     pub cpu: AtomicU16,
-    /// True once the CPU takes part in shootdowns.
-    pub online: AtomicBool,
     /// How many more units of work the running hypercall may do; see `cpu::preempt_pending`.
     pub budget: AtomicU32,
     /// Flush clock at this CPU's last full flush.

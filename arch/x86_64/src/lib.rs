@@ -22,8 +22,12 @@ pub mod msr;
 pub mod paging;
 pub mod phys;
 pub mod platform;
+pub mod port;
+pub mod time;
 pub mod sync;
 pub mod tlb;
 pub mod window;
+
+pub use platform::{machine, serial as console, timer};
 
 pub use arch_types::{AtomicCpuMask, CpuId, CpuMask, Flush, GuestFault, MAX_CPUS, Regs};

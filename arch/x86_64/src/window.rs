@@ -95,6 +95,21 @@ impl Window {
         self.base + layout::WINDOW_SIZE / 2
     }
 
+    /// Reads the descriptor that a selector names, as the current vCPU's CPU would; `None` beyond the table's limit or where
+    /// nothing is mapped.
+    pub fn descriptor(&self, selector: u16, gdt_entries: u32, ldt_entries: u32) -> Option<u64> {
+        let index = u32::from(selector >> 3);
+        let (table, page) = if selector & 4 == 0 { (0, 0) } else { (self.ldt_base() - self.base, 16) };
+        let limit = if selector & 4 == 0 { gdt_entries } else { ldt_entries };
+        let mapped = self.entries.get(page + index as usize / 512)?.load(Ordering::Relaxed) & 1 != 0;
+        if index >= limit || !mapped {
+            return None;
+        }
+        let at = self.base + table + u64::from(index) * 8;
+        // SAFETY: the page is mapped in the window, and descriptors are only accessed as atomics.
+        Some(unsafe { &*(at as *const AtomicU64) }.load(Ordering::Relaxed))
+    }
+
     /// Returns the byte offset into the LDT if the address lies in this window's LDT half.
     pub fn ldt_offset(&self, va: u64) -> Option<u64> {
         va.checked_sub(self.ldt_base())

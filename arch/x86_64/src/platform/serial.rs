@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use spin::mutex::Mutex;
 use uart_16550::backend::PioBackend;
-use uart_16550::spec::registers::{FifoTriggerLevel, IER, WordLength};
+use uart_16550::spec::registers::{FifoTriggerLevel, IER, LSR, WordLength};
 use uart_16550::{BaudRate, Config, Uart16550};
 
 use super::port;
@@ -239,6 +239,18 @@ pub fn write(text: &[u8]) {
 pub fn write_raw(bytes: &[u8]) {
     if let Some(uart) = UART.lock().as_mut() {
         send(uart, bytes);
+    }
+}
+
+/// Waits until the device has sent all that it took, for a bounded time: the machine is about to stop.
+pub fn flush() {
+    if let Some(uart) = UART.lock().as_mut() {
+        for _ in 0..PATIENCE {
+            if uart.lsr().contains(LSR::TRANSMITTER_EMPTY) {
+                return;
+            }
+            core::hint::spin_loop();
+        }
     }
 }
 

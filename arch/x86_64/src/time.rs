@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The clock, under the names of the machine interface.
+
+pub use crate::platform::clock::{TscScale, now, scale, tsc};
+
+/// Returns the time since boot, in ns, at which the TSC read this.
+#[inline]
+pub fn from_tsc(tsc: u64) -> u64 {
+    crate::platform::clock::ns_at(tsc)
+}
+
+/// True when the TSC runs at one rate for ever, in step on all CPUs.
+pub fn tsc_is_stable() -> bool {
+    crate::platform::clock::tsc_is_invariant()
+}

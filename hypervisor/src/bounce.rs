@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Bounce frames: how a guest kernel is entered.
+//!
+//! Every entry that Xenith makes on a guest's behalf (exceptions, events, system calls, NMIs, the failsafe callback) is built
+//! by [`enter`]: it brings the vCPU to kernel mode, writes the frame onto the guest's stack, lowest address first
+//!
+//! ```text
+//! rcx, r11, [ds, es, fs, gs], [error code], rip, cs | saved event mask << 32, rflags, rsp, ss
+//! ```
+//!
+//! and points the registers at the handler. The stack address is guest input: the frame must lie outside the hole for
+//! its whole length (XSA-215), and a fault while writing it crashes the domain, nobody else.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use arch::{Regs, context, entry};
+use hypercalls::GuestVa;
+use hypercalls::segment::{FLAT_RING3_CS64, FLAT_RING3_SS64};
+use hypercalls::shared_info::vcpu_offset;
+
+use crate::crash::{self, Reason};
+use crate::vcpu::{Entry, Vcpu};
+
+const TF: u64 = 1 << 8;
+const IF: u64 = 1 << 9;
+const IOPL: u64 = 3 << 12;
+const NT: u64 = 1 << 14;
+const RF: u64 = 1 << 16;
+const VM: u64 = 1 << 17;
+const AC: u64 = 1 << 18;
+
+/// What goes between r11 and rip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extra {
+    /// Nothing.
+    None,
+    /// An error code.
+    Code(u32),
+    /// The data selectors, for the failsafe callback: ds, es, fs, gs.
+    Selectors([u16; 4]),
+}
+
+/// A frame under construction.
+struct Frame {
+    words: [u64; 12],
+    len: usize,
+}
+
+impl Frame {
+    fn push(&mut self, word: u64) {
+        if let Some(slot) = self.words.get_mut(self.len) {
+            *slot = word;
+            self.len += 1;
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        zerocopy::IntoBytes::as_bytes(&self.words[..self.len])
+    }
+}
+
+/// Enters the guest kernel at `target`, or crashes the domain when that cannot be done.
+pub fn enter(vcpu: &Vcpu, regs: &mut Regs, target: &Entry, extra: Extra) {
+    let address = target.address.load(Relaxed);
+    if address == 0 {
+        crash::domain(vcpu, regs, Reason::NoHandler);
+        return;
+    }
+    enter_at(vcpu, regs, address, target.mask_events.load(Relaxed), extra);
+}
+
+/// As [`enter`], with the handler's address and mask flag given.
+#[inline]
+pub fn enter_at(vcpu: &Vcpu, regs: &mut Regs, address: u64, mask_events: bool, extra: Extra) {
+    let from_kernel = context::kernel_mode();
+    let top = if from_kernel {
+        regs.rsp
+    } else {
+        context::to_kernel_mode();
+        vcpu.kernel_sp.load(Relaxed)
+    };
+    let mask = vcpu.vcpu_info().u8(vcpu_offset::EVTCHN_UPCALL_MASK);
+    let masked = u64::from(mask.load(Relaxed) & 1);
+    let mut frame = Frame { words: [0; 12], len: 0 };
+    frame.push(regs.rcx);
+    frame.push(regs.r11);
+    match extra {
+        Extra::None => {}
+        Extra::Code(code) => frame.push(u64::from(code)),
+        Extra::Selectors(selectors) => selectors.into_iter().for_each(|s| frame.push(u64::from(s))),
+    }
+    let rpl = if from_kernel { 0 } else { 3 };
+    frame.push(regs.rip);
+    frame.push(regs.cs & 0xfffc | rpl | masked << 32);
+    frame.push(regs.rflags & !(IF | IOPL) | (1 - masked) << 9);
+    frame.push(regs.rsp);
+    frame.push(regs.ss);
+    // Alignment comes before the error code and the rest: 7 words are 8 mod 16, 8 words 0 mod 16.
+    let at = (top & !15).wrapping_sub(frame.len as u64 * 8);
+    if arch::guest::copy_to(GuestVa(at), frame.bytes()).is_err() {
+        crash::domain(vcpu, regs, Reason::BadStack(at));
+        return;
+    }
+    if mask_events {
+        mask.store(1, Relaxed);
+    }
+    regs.rsp = at;
+    regs.rip = address;
+    regs.cs = u64::from(FLAT_RING3_CS64);
+    regs.ss = u64::from(FLAT_RING3_SS64);
+    regs.rflags = regs.rflags & !(TF | NT | RF | VM | AC | IOPL) | IF;
+    // The handler pops rcx and r11: the short way back may clobber them.
+    regs.vector = entry::VECTOR_SYSCALL;
+}
+
+/// Delivers exception `vector` to the guest kernel.
+pub fn exception(vcpu: &Vcpu, regs: &mut Regs, vector: u8, code: Option<u32>) {
+    let trap = &vcpu.traps[usize::from(vector)];
+    if trap.entry.address.load(Relaxed) == 0 {
+        crash::domain(vcpu, regs, Reason::NoTrapHandler(vector));
+        return;
+    }
+    enter(vcpu, regs, &trap.entry, code.map_or(Extra::None, Extra::Code));
+}
+
+/// Delivers a page fault at `address`. The user bit of `code` is recomputed: all guest pages are ring 3's to the CPU.
+pub fn page_fault(vcpu: &Vcpu, regs: &mut Regs, address: u64, code: u32) {
+    const USER: u32 = 4;
+    let user = if context::kernel_mode() { 0 } else { USER };
+    vcpu.cr2.store(address, Relaxed);
+    vcpu.vcpu_info().u64(vcpu_offset::ARCH_CR2).store(address, Relaxed);
+    exception(vcpu, regs, 14, Some(code & !USER | user));
+}
+
+/// Delivers the event upcall.
+pub fn event(vcpu: &Vcpu, regs: &mut Regs) {
+    let address = vcpu.event.address.load(Relaxed);
+    if address == 0 {
+        crash::domain(vcpu, regs, Reason::NoHandler);
+        return;
+    }
+    enter_at(vcpu, regs, address, true, Extra::None);
+}
+
+/// Returns from the guest kernel: the `iret` hypercall (runtime rules 4.4).
+///
+/// # Errors
+/// The reason for which the domain must be crashed.
+pub fn iret(vcpu: &Vcpu, regs: &mut Regs) -> Result<(), Reason> {
+    use hypercalls::trap::IretContext;
+    use hypercalls::vcpu::VGCF_IN_SYSCALL;
+    let frame: IretContext = crate::guest::read(hypercalls::GuestPtr::new(regs.rsp))
+        .map_err(|_| Reason::BadIretFrame(regs.rsp))?;
+    if frame.cs & 3 == 3 && !context::to_user_mode() {
+        return Err(Reason::NoUserTable);
+    }
+    regs.rip = frame.rip;
+    regs.cs = frame.cs & 0xffff | 3;
+    regs.rflags = frame.rflags & !(IOPL | VM) | IF | 2;
+    regs.rsp = frame.rsp;
+    regs.ss = frame.ss & 0xffff | 3;
+    regs.rax = frame.rax;
+    if frame.flags & VGCF_IN_SYSCALL == 0 {
+        regs.rcx = frame.rcx;
+        regs.r11 = frame.r11;
+        entry::want_iret(regs);
+    } else {
+        regs.cs = u64::from(FLAT_RING3_CS64);
+        regs.ss = u64::from(FLAT_RING3_SS64);
+        regs.vector = entry::VECTOR_SYSCALL;
+    }
+    vcpu.nmi_masked.store(false, Relaxed);
+    let mask = u8::from(frame.rflags & IF == 0);
+    vcpu.vcpu_info().u8(vcpu_offset::EVTCHN_UPCALL_MASK).store(mask, Relaxed);
+    Ok(())
+}

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Building dom0: from a kernel image to a vCPU that is ready to run.
+//!
+//! [`builder`](crate::builder) computes, here it is carried out. Kernel bytes go straight from the decompressor into
+//! dom0's frames, so unpacking needs the decoder's window and nothing else; it is gone before the rest of dom0's memory
+//! is allocated. The page tables are written as plain memory and then validated like any guest's.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use arch::Regs;
+use hypercalls::segment::{FLAT_RING3_CS64, FLAT_RING3_SS64};
+use hypercalls::{DomId, Errno, Mfn, PAGE_SIZE, Pfn, VcpuId};
+use mm::pt::RootUse;
+use mm::{Account, PageRef, m2p};
+use zerocopy::IntoBytes;
+
+use crate::builder::decompress::Stream;
+use crate::builder::elf::{LoadError, Loader, Sink};
+use crate::builder::image::{self, ImageError};
+use crate::builder::layout::{Entry, Layout, LayoutError, Request};
+use crate::builder::notes::XenNotes;
+use crate::builder::start_info;
+use crate::create::{self, Config};
+use crate::domain::Domain;
+use crate::{hypercall_page, schedule, shared, time};
+
+/// What dom0 is made of.
+#[derive(Debug)]
+pub struct Dom0<'a> {
+    /// The kernel's module.
+    pub kernel: &'a [u8],
+    /// The initrd's module.
+    pub initrd: &'a [u8],
+    /// The command line.
+    pub cmdline: &'a str,
+    /// Frames to begin with.
+    pub pages: u64,
+    /// Frames it may ever have.
+    pub max_pages: u64,
+    /// vCPUs.
+    pub vcpus: u32,
+    /// Ports and frames it may use.
+    pub io: crate::io_rights::IoRights,
+}
+
+/// Why dom0 cannot be built.
+#[derive(Debug)]
+pub enum Failure {
+    /// The kernel's file.
+    Image(ImageError),
+    /// What the kernel demands of memory.
+    Layout(LayoutError),
+    /// Memory ran out.
+    Memory,
+    /// The page tables that were built are not valid: a defect.
+    Tables(Errno),
+    /// The domain could not be created.
+    Create(Errno),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(error) => write!(f, "dom0's kernel cannot be loaded: {error}"),
+            Self::Layout(error) => error.fmt(f),
+            Self::Memory => f.write_str("not enough memory to build dom0"),
+            Self::Tables(error) => write!(f, "dom0's first page tables are not valid: {error:?}"),
+            Self::Create(error) => write!(f, "dom0 cannot be created: {error:?}"),
+        }
+    }
+}
+
+/// Frames of the domain that is being built, by PFN.
+struct Frames<'a> {
+    account: &'a Account,
+    p2m: Vec<u64>,
+}
+
+const NONE: u64 = Mfn::INVALID.0;
+
+impl Frames<'_> {
+    /// Gives every PFN below `end` that has none a frame, in blocks as large as fit.
+    fn fill(&mut self, end: u64) -> Result<(), Failure> {
+        let end = end as usize;
+        let mut at = 0;
+        while at < end {
+            if self.p2m[at] != NONE {
+                at += 1;
+                continue;
+            }
+            let free = self.p2m[at..end].iter().take(512).take_while(|m| **m == NONE).count();
+            let order = if free == 512 { 9 } else { 0 };
+            at += self.populate(at, order)?;
+        }
+        Ok(())
+    }
+
+    fn populate(&mut self, at: usize, order: u8) -> Result<usize, Failure> {
+        let (mfn, order) = match self.account.populate(order, 64) {
+            Ok(mfn) => (mfn, order),
+            Err(_) => (self.account.populate(0, 64).map_err(|_| Failure::Memory)?, 0),
+        };
+        for (n, slot) in (0..1u64 << order).zip(self.p2m.iter_mut().skip(at)) {
+            *slot = mfn.0 + n;
+        }
+        Ok(1 << order)
+    }
+
+    fn mfn(&self, pfn: Pfn) -> Result<Mfn, Failure> {
+        self.p2m.get(pfn.0 as usize).copied().filter(|m| *m != NONE).map(Mfn).ok_or(Failure::Memory)
+    }
+
+    fn write(&self, pfn: Pfn, offset: usize, bytes: &[u8]) -> Result<(), Failure> {
+        let frame = PageRef::get(self.mfn(pfn)?, self.account.domid()).ok_or(Failure::Memory)?;
+        shared::write_guest_frame(&frame, offset, bytes);
+        Ok(())
+    }
+
+    /// Writes bytes over as many pages as they need.
+    fn write_all(&self, first: Pfn, bytes: &[u8]) -> Result<(), Failure> {
+        for (n, page) in (0u64..).zip(bytes.chunks(PAGE_SIZE)) {
+            self.write(Pfn(first.0 + n), 0, page)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes the kernel's bytes: `base` is the physical address of the first page in `frames`.
+struct KernelSink<'a, 'b> {
+    frames: &'a Frames<'b>,
+    base: u64,
+    shown: u64,
+}
+
+impl Sink for KernelSink<'_, '_> {
+    type Error = Failure;
+
+    fn write(&mut self, paddr: u64, bytes: &[u8]) -> Result<(), Failure> {
+        let mut at = paddr - self.base;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let offset = (at % PAGE_SIZE as u64) as usize;
+            let (now, later) = rest.split_at(rest.len().min(PAGE_SIZE - offset));
+            self.frames.write(Pfn(at / PAGE_SIZE as u64), offset, now)?;
+            at += now.len() as u64;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, unpacked: u64) {
+        const STEP: u64 = 16 << 20;
+        if unpacked / STEP > self.shown {
+            self.shown = unpacked / STEP;
+            log::info!("dom0: {} MiB of the kernel unpacked", self.shown * 16);
+        }
+    }
+}
+
+/// Unpacks the kernel into frames and returns them, by page from the image's first one on, with its notes.
+fn load_kernel<'a>(account: &'a Account, module: &[u8]) -> Result<(Frames<'a>, XenNotes), Failure> {
+    let payload = image::find(module).map_err(Failure::Image)?;
+    log::info!("dom0: kernel of {} KiB, {}", payload.bytes.len() >> 10, payload.format.name());
+    let stream = Stream::open(&payload).map_err(Failure::Image)?;
+    let loader = Loader::open(stream).map_err(Failure::Image)?;
+    let (range, entry) = (loader.range(), loader.entry());
+    let base = range.start & !(PAGE_SIZE as u64 - 1);
+    let pages = (range.end - base).div_ceil(PAGE_SIZE as u64);
+    let mut frames = Frames { account, p2m: alloc::vec![NONE; pages as usize] };
+    frames.fill(pages)?;
+    let mut sink = KernelSink { frames: &frames, base, shown: 0 };
+    let segments = loader.load(&mut sink).map_err(|error| match error {
+        LoadError::Image(error) => Failure::Image(error),
+        LoadError::Sink(failure) => failure,
+    })?;
+    let notes = XenNotes::read(&segments, range, entry).map_err(|e| Failure::Image(ImageError::Notes(e)))?;
+    Ok((frames, notes))
+}
+
+/// Builds dom0 and makes it ready to run.
+///
+/// # Errors
+/// [`Failure`] says what is wrong, in words for the person at the console.
+pub fn dom0(from: Dom0<'_>) -> Result<Arc<Domain>, Failure> {
+    let config = Config {
+        id: DomId(0),
+        privileged: true,
+        vcpus: from.vcpus,
+        max_pages: from.max_pages.max(from.pages),
+        io: from.io,
+    };
+    let domain = create::domain(config).map_err(Failure::Create)?;
+    let (image, notes) = load_kernel(&domain.account, from.kernel)?;
+    let mut request = Request {
+        notes: &notes,
+        initrd_bytes: from.initrd.len() as u64,
+        nr_pages: from.pages,
+        cmdline_len: from.cmdline.len(),
+    };
+    request.nr_pages = Layout::clip(&request);
+    let layout = Layout::compute(&request).map_err(Failure::Layout)?;
+    describe(&layout);
+    let mut frames = Frames { account: &domain.account, p2m: alloc::vec![NONE; request.nr_pages as usize] };
+    let first = layout.kernel.pfn.0 as usize;
+    for (slot, mfn) in frames.p2m.iter_mut().skip(first).zip(&image.p2m) {
+        *slot = *mfn;
+    }
+    drop(image);
+    frames.fill(request.nr_pages)?;
+    for (pfn, mfn) in (0u64..).zip(&frames.p2m) {
+        m2p::set(Mfn(*mfn), Pfn(pfn));
+    }
+    if let Some(initrd) = layout.initrd {
+        frames.write_all(initrd.pfn, from.initrd)?;
+    }
+    frames.write_all(layout.p2m.pfn, frames.p2m.as_bytes())?;
+    let info = start_info::dom0(&layout, &notes, domain.shared_info.mfn().maddr(), from.cmdline.as_bytes());
+    frames.write(layout.start_info.pfn, 0, info.as_bytes())?;
+    if let Some(va) = notes.hypercall_page {
+        let pfn = Pfn(va.wrapping_sub(layout.boot.va) / PAGE_SIZE as u64);
+        frames.write(pfn, 0, &hypercall_page::page())?;
+    }
+    write_tables(&layout, &frames)?;
+    start(&domain, &layout, &frames)?;
+    Ok(domain)
+}
+
+fn describe(layout: &Layout) {
+    log::info!("dom0: {} pages ({} MiB)", layout.nr_pages, layout.nr_pages >> 8);
+    let line = |name: &str, start: u64, pages: u64| {
+        log::info!("dom0:   {name:<12} {start:#018x}-{:#018x}", start.wrapping_add(pages * PAGE_SIZE as u64));
+    };
+    line("kernel", layout.kernel.va, layout.kernel.pages);
+    if let Some(initrd) = layout.initrd {
+        log::info!("dom0:   initrd       PFN {:#x}, {} pages", initrd.pfn.0, initrd.pages);
+    }
+    line("P2M", layout.p2m.va, layout.p2m.pages);
+    line("start info", layout.start_info.va, layout.start_info.pages);
+    line("page tables", layout.page_tables.va, layout.page_tables.pages);
+    line("stack", layout.stack.va, layout.stack.pages);
+    log::info!("dom0:   entry        {:#018x}", layout.entry);
+}
+
+/// Present, writable, accessed, user, and the software bit of the guest kernel's mappings, which must not be global.
+const LEAF: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 5 | 1 << 52;
+/// Present, writable, accessed, user, dirty.
+const TABLE: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6;
+
+fn write_tables(layout: &Layout, frames: &Frames<'_>) -> Result<(), Failure> {
+    for table in layout.tables() {
+        let mut words = [0u64; 512];
+        for (index, word) in (0u64..).zip(words.iter_mut()) {
+            *word = match layout.entry(&table, index) {
+                Entry::Empty => 0,
+                Entry::Table(pfn) => frames.mfn(pfn)?.maddr().0 | TABLE,
+                Entry::Page { pfn, writable } => {
+                    frames.mfn(pfn)?.maddr().0 | if writable { LEAF } else { LEAF & !2 }
+                }
+            };
+        }
+        frames.write(table.pfn, 0, words.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Validates the tables, sets vCPU 0's registers and lets it run.
+fn start(domain: &Arc<Domain>, layout: &Layout, frames: &Frames<'_>) -> Result<(), Failure> {
+    let root = frames.mfn(layout.page_tables.pfn)?;
+    let vcpu = domain.vcpu(VcpuId(0)).ok_or(Failure::Memory)?;
+    let ctx = domain.tables_ctx();
+    let mut tables = domain.page_tables.lock();
+    loop {
+        match tables.pin(&ctx, root, 4) {
+            Ok(()) => break,
+            Err(Errno::ERESTART) => arch::cpu::reset_budget(),
+            Err(error) => return Err(Failure::Tables(error)),
+        }
+    }
+    let reference = tables.get_root(&ctx, root, RootUse::Kernel).map_err(Failure::Tables)?;
+    drop(tables);
+    vcpu.kernel_root.store(root.0, Relaxed);
+    vcpu.roots.lock().kernel = Some(reference);
+    {
+        let mut saved = vcpu.context.lock();
+        saved.regs = Regs {
+            rip: layout.entry,
+            rsp: layout.stack_pointer(),
+            rsi: layout.start_info.va,
+            cs: u64::from(FLAT_RING3_CS64),
+            ss: u64::from(FLAT_RING3_SS64),
+            rflags: 0x202,
+            ..Regs::default()
+        };
+        saved.kernel_mode = true;
+    }
+    vcpu.kernel_sp.store(layout.stack_pointer(), Relaxed);
+    time::update(vcpu);
+    time::publish_wall_clock(domain);
+    vcpu.status.initialised.store(true, SeqCst);
+    vcpu.status.down.store(false, SeqCst);
+    // A PV vCPU starts with a 100 Hz tick; kernels switch it off.
+    let _ = crate::ops::vcpu::set_periodic(vcpu, 10_000_000);
+    schedule::wake(vcpu);
+    Ok(())
+}

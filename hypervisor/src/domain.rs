@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Domains: what one owns, what it may do, and how it ends.
+//!
+//! # Locking
+//! [`Domain::page_tables`] covers every change to the domain's page tables; [`Domain::events`] its ports. Neither is
+//! held while the other is taken. Everything else is atomic.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+
+use hypercalls::sched::ShutdownReason;
+use hypercalls::vm_assist::VmAssistType;
+use hypercalls::{DomId, VcpuId};
+use mm::{Account, Lock, PageTables, PtCtx};
+
+use crate::events::Events;
+use crate::io_rights::IoRights;
+use crate::port_io::Latches;
+use crate::shared::SharedFrame;
+use crate::vcpu::Vcpu;
+
+/// A domain.
+#[derive(Debug)]
+pub struct Domain {
+    /// Its number.
+    pub id: DomId,
+    /// True for dom0: it drives the devices and controls the others.
+    pub privileged: bool,
+    /// The page it shares with the hypervisor.
+    pub shared_info: SharedFrame,
+    /// The hold on that page.
+    pub shared_frame: mm::SharedFrame,
+    /// Its vCPUs, by number.
+    pub vcpus: Box<[Vcpu]>,
+    /// Its memory, and the CPUs that may hold translations of its address spaces.
+    pub account: Arc<Account>,
+    /// Taken around changes to its page tables.
+    pub page_tables: Lock<PageTables>,
+    /// Its event channels.
+    pub events: Lock<Events>,
+    /// Its grant table.
+    pub grants: crate::grants::Grants,
+    /// How many of its vCPUs poll a port.
+    pub pollers: AtomicU64,
+    /// Bits of `vm_assist` types that it switched on.
+    pub assist: AtomicU64,
+    /// Ports and machine frames that it may use.
+    pub io: IoRights,
+    /// What CPUID tells it.
+    pub cpuid: crate::emulate::cpuid::Policy,
+    /// What it wrote to ports whose value is kept for it.
+    pub latches: Lock<Latches>,
+    /// Offset of its wall clock, in seconds.
+    pub time_offset: AtomicU64,
+    /// How often it was paused; it runs at 0.
+    pub pause_count: AtomicU32,
+    /// It has shut down or crashed.
+    pub is_shut_down: AtomicBool,
+    /// Why, as [`ShutdownReason`].
+    pub shutdown_code: AtomicU32,
+    /// It is being torn down.
+    pub dying: AtomicBool,
+    /// Sub-operations that it called and nobody implements, one bit each of a hash: each is logged once.
+    pub logged_unknown: AtomicU64,
+}
+
+impl Domain {
+    /// Returns in whose name its page tables are changed when it maps its own frames.
+    #[inline]
+    pub fn tables_ctx(&self) -> PtCtx<'_> {
+        PtCtx::own(&self.account, &self.io)
+    }
+
+    /// Returns a vCPU.
+    pub fn vcpu(&self, id: VcpuId) -> Option<&Vcpu> {
+        self.vcpus.get(id.0 as usize)
+    }
+
+    /// True while none of its vCPUs may run.
+    pub fn paused(&self) -> bool {
+        self.pause_count.load(SeqCst) != 0 || self.is_shut_down.load(SeqCst)
+    }
+
+    /// True when the assist type is on.
+    pub fn assists(&self, kind: VmAssistType) -> bool {
+        self.assist.load(SeqCst) >> kind.0 & 1 != 0
+    }
+
+    /// Stops the domain for good. What that means for the machine is [`crate::crash`]'s business.
+    pub fn shut_down(&self, reason: ShutdownReason) {
+        if self.is_shut_down.swap(true, SeqCst) {
+            return;
+        }
+        self.shutdown_code.store(reason.0, SeqCst);
+        for vcpu in &self.vcpus {
+            crate::schedule::stop(vcpu);
+        }
+    }
+
+    /// True the first time that this number is asked about: for messages that a guest must not be able to repeat.
+    pub fn first_time(&self, number: u64) -> bool {
+        let bit = 1 << (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58);
+        self.logged_unknown.fetch_or(bit, SeqCst) & bit == 0
+    }
+}
+
+static DOMAINS: spin::rwlock::RwLock<alloc::collections::BTreeMap<u16, Arc<Domain>>, arch::sync::Relax> =
+    spin::rwlock::RwLock::new(alloc::collections::BTreeMap::new());
+
+/// Returns a domain by number.
+pub fn find(id: DomId) -> Option<Arc<Domain>> {
+    DOMAINS.read().get(&id.0).cloned()
+}
+
+/// Adds a domain to those that can be found.
+pub fn publish(domain: Arc<Domain>) {
+    DOMAINS.write().insert(domain.id.0, domain);
+}
+
+/// Returns the domain that receives what concerns the whole machine.
+pub fn hardware() -> Option<Arc<Domain>> {
+    find(DomId(0))
+}
+
+/// Calls `f` for every domain, in ascending order of their numbers.
+pub fn for_each(mut f: impl FnMut(&Arc<Domain>)) {
+    let all: alloc::vec::Vec<_> = DOMAINS.read().values().cloned().collect();
+    all.iter().for_each(|d| f(d));
+}

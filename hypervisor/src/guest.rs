@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Typed access to guest memory: whole values in and out, each byte once.
+//!
+//! A [`GuestPtr`] is an allegation. These functions are the only way to follow one: they check that it stays out of
+//! the hypervisor's hole, copy, and turn a fault into [`Errno::EFAULT`].
+
+use arch::guest;
+use hypercalls::{Errno, GuestPtr, GuestVa, Result};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Reads element `index` of a guest's array.
+///
+/// # Errors
+/// `EFAULT` when it is not readable guest memory.
+#[inline]
+pub fn read_at<T: FromBytes + IntoBytes>(ptr: GuestPtr<T>, index: u64) -> Result<T> {
+    let va = ptr.va(index).ok_or(Errno::EFAULT)?;
+    let mut value = T::new_zeroed();
+    guest::copy_from(value.as_mut_bytes(), va)?;
+    Ok(value)
+}
+
+/// Reads what the pointer names.
+///
+/// # Errors
+/// `EFAULT` when it is not readable guest memory.
+#[inline]
+pub fn read<T: FromBytes + IntoBytes>(ptr: GuestPtr<T>) -> Result<T> {
+    read_at(ptr, 0)
+}
+
+/// Writes element `index` of a guest's array.
+///
+/// # Errors
+/// `EFAULT` when it is not writable guest memory.
+#[inline]
+pub fn write_at<T: IntoBytes + Immutable>(ptr: GuestPtr<T>, index: u64, value: &T) -> Result<()> {
+    let va = ptr.va(index).ok_or(Errno::EFAULT)?;
+    Ok(guest::copy_to(va, value.as_bytes())?)
+}
+
+/// Writes what the pointer names.
+///
+/// # Errors
+/// `EFAULT` when it is not writable guest memory.
+#[inline]
+pub fn write<T: IntoBytes + Immutable>(ptr: GuestPtr<T>, value: &T) -> Result<()> {
+    write_at(ptr, 0, value)
+}
+
+/// Reads up to 15 bytes of code at `rip`, fewer where the next page is not there; returns how many.
+pub fn fetch(rip: GuestVa, buffer: &mut [u8; 15]) -> usize {
+    if guest::copy_from(buffer, rip).is_ok() {
+        return buffer.len();
+    }
+    let first = (4096 - (rip.0 & 4095) as usize).min(buffer.len());
+    let fetched = buffer.get_mut(..first).is_some_and(|part| guest::copy_from(part, rip).is_ok());
+    if fetched { first } else { 0 }
+}

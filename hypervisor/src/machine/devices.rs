@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The devices that are the hypervisor's own: console, interrupt controllers, clocks.
+#![expect(unsafe_code, reason = "takes over devices, once each")]
+
+use arch::platform::acpi::Platform;
+use arch::platform::serial::{self, Params};
+use arch::platform::{acpi, apic, clock, ioapic, machine, pic, rtc, timer};
+use boot::BootInfo;
+use boot::options::{Baud, Com1, Level, Options};
+use hypervisor::{console, host, time};
+
+use super::memory;
+
+/// Brings up the first serial port as the firmware left it, so that early messages are seen.
+pub(super) fn early_console() {
+    // SAFETY: nobody else uses the port.
+    let _ = unsafe { serial::init(&Params { baud: Some(115_200), ..Params::default() }) };
+    console::init(log::LevelFilter::Info, log::LevelFilter::Info);
+}
+
+fn params(com1: &Com1) -> Params {
+    Params {
+        base: com1.io_base,
+        baud: match com1.baud {
+            Baud::Auto => None,
+            Baud::Rate(rate) => Some(rate),
+        },
+        data_bits: com1.data_bits,
+        stop_bits: com1.stop_bits,
+        clock_hz: com1.clock_hz,
+        parity: match com1.parity {
+            boot::options::Parity::None => serial::Parity::None,
+            boot::options::Parity::Odd => serial::Parity::Odd,
+            boot::options::Parity::Even => serial::Parity::Even,
+            boot::options::Parity::Mark => serial::Parity::Mark,
+            boot::options::Parity::Space => serial::Parity::Space,
+        },
+    }
+}
+
+const fn filter(level: Level) -> log::LevelFilter {
+    match level {
+        Level::None => log::LevelFilter::Off,
+        Level::Error => log::LevelFilter::Error,
+        Level::Warning => log::LevelFilter::Warn,
+        Level::Info => log::LevelFilter::Info,
+        Level::Debug => log::LevelFilter::Debug,
+    }
+}
+
+/// Sets the console up as the options say.
+pub(super) fn configured_console(options: &Options) {
+    // SAFETY: as in `early_console`; no other CPU runs.
+    if let Err(error) = unsafe { serial::init(&params(&options.com1)) } {
+        log::error!("com1: {error}");
+    }
+    console::init(filter(options.loglvl.always), filter(options.guest_loglvl.always));
+}
+
+/// Finds out what the machine has, and starts interrupt controller and clock of the boot CPU.
+pub(super) fn discover(info: &BootInfo) -> Platform {
+    pic::disable();
+    let rsdp = info.rsdp.as_ref().map(|r| r.bytes());
+    // SAFETY: `map` maps RAM, firmware tables and device registers, and nobody writes to the tables.
+    let platform = unsafe { acpi::discover_mapped(rsdp, memory::map) };
+    for problem in &platform.problems {
+        log::warn!("ACPI: {problem}");
+    }
+    machine::setup(&platform);
+    let highest = platform.cpus.iter().filter(|c| c.enabled).map(|c| c.apic_id).max().unwrap_or(0);
+    let registers = memory::map(apic::machine_base(), 4096);
+    // SAFETY: the mapping is the local APIC's, uncached, for ever.
+    match unsafe { apic::setup(registers, highest) } {
+        Ok(mode) => log::info!("local APIC: {mode:?}"),
+        Err(error) => super::give_up(format_args!("the local APIC cannot be used: {error:?}")),
+    }
+    apic::init_cpu();
+    // SAFETY: as for the local APIC.
+    let lines = unsafe { ioapic::init(&platform.ioapics, memory::map) };
+    log::info!("{} I/O APICs, {lines} interrupt lines", platform.ioapics.len());
+    match clock::calibrate(&platform, memory::map) {
+        Ok(found) => {
+            clock::start(&found);
+            log::info!("clock: {found}");
+            if timer::setup(&found).is_err() {
+                super::give_up(format_args!("the local APIC's timer does not run"));
+            }
+        }
+        Err(_) => super::give_up(format_args!(
+            "no clock to measure the TSC by: neither PM timer, HPET nor PIT runs"
+        )),
+    }
+    match rtc::read(platform.rtc_century) {
+        Some(seconds) => time::set_wall_clock(seconds * 1_000_000_000, arch::time::now()),
+        None => log::warn!("the real-time clock cannot be read: time starts in 1970"),
+    }
+    let _ = host::msrs();
+    platform
+}
+
+/// Routes the interrupts that are the hypervisor's own.
+pub(super) fn routes(platform: &Platform) {
+    let base = super::command_line_options().com1.io_base;
+    let Some(irq) = serial::legacy_irq(base) else { return };
+    let (gsi, mode) = platform.isa_irq(irq);
+    match ioapic::route(gsi, hypervisor::traps::CONSOLE_VECTOR, apic::id(), mode, false) {
+        Ok(()) => serial::receive_interrupt(true),
+        Err(error) => log::warn!("the serial line's interrupt cannot be routed: {error:?}"),
+    }
+}

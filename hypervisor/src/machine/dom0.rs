@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From boot modules and options to dom0.
+
+use core::fmt;
+use core::ops::RangeInclusive;
+
+use arch::platform::acpi::Platform;
+use arrayvec::ArrayVec;
+use boot::BootInfo;
+use boot::info::MAX_MODULES;
+use boot::memory_map::{MemRegion, RegionKind};
+use boot::modules::{self, ModuleKind};
+use hypercalls::Errno;
+use hypercalls::memory::{E820Entry, E820Type};
+use hypervisor::construct::{self, Dom0};
+use hypervisor::emulate::io::PortSet;
+use hypervisor::io_rights::{IoRights, message_range};
+use hypervisor::machine_map;
+
+use super::memory;
+
+/// Builds dom0 from the first two modules that are a kernel and an initrd.
+pub(super) fn build(info: &BootInfo, platform: &Platform) -> Result<(), fmt::Arguments<'static>> {
+    let kinds: ArrayVec<ModuleKind, MAX_MODULES> = info
+        .modules
+        .iter()
+        .map(|m| {
+            let whole = memory::module(m.start..m.end);
+            modules::identify(&whole[..whole.len().min(modules::HEAD)])
+        })
+        .collect();
+    let roles = modules::assign(&kinds);
+    let pick = |index: Option<usize>| index.and_then(|i| info.modules.get(i));
+    let Some(kernel) = pick(roles.kernel) else {
+        return Err(format_args!(
+            "there is no dom0 kernel: load one with `module2 /boot/vmlinuz ...` behind the `multiboot2` line"
+        ));
+    };
+    let initrd = pick(roles.initrd).map_or(&[][..], |m| memory::module(m.start..m.end));
+    let cmdline = info.dom0_cmdline(kernel);
+    let entry = |r: &MemRegion| E820Entry { addr: r.start, size: r.end - r.start, kind: E820Type(r.kind.to_e820()) };
+    machine_map::MACHINE_MAP.call_once(|| info.memory.iter().map(entry).collect());
+    let options = super::command_line_options();
+    let cpus = arch::cpu::online().count() as u32;
+    let free = mm::buddy::free_frames();
+    let from = Dom0 {
+        kernel: memory::module(kernel.start..kernel.end),
+        initrd,
+        cmdline: cmdline.as_str(),
+        pages: options.dom0_mem.initial_pages(free),
+        max_pages: options.dom0_mem.max_pages(free),
+        vcpus: options.dom0_max_vcpus.count(cpus),
+        io: rights(info, platform).unwrap_or_else(|_| super::give_up(format_args!("no memory for dom0's rights"))),
+    };
+    log::info!("building dom0: {} MiB, {} vCPUs, command line: {}", from.pages >> 8, from.vcpus, from.cmdline);
+    match construct::dom0(from) {
+        Ok(_) => Ok(()),
+        Err(failure) => super::give_up(format_args!("{failure}")),
+    }
+}
+
+/// What dom0 may use: everything but what is the hypervisor's own (runtime rules 6.3 and 11.2).
+fn rights(info: &BootInfo, platform: &Platform) -> Result<IoRights, Errno> {
+    let page = |maddr: u64| (maddr >> 12)..=(maddr >> 12);
+    let mut denied: ArrayVec<RangeInclusive<u64>, 128> = ArrayVec::new();
+    denied.push(page(platform.lapic_base));
+    denied.push(message_range());
+    denied.extend(platform.ioapics.iter().map(|io| page(u64::from(io.maddr))));
+    let unusable = info.memory.iter().filter(|r| r.kind == RegionKind::Unusable && r.start >= 1 << 20);
+    denied.extend(unusable.map(|r| (r.start >> 12)..=((r.end - 1) >> 12)).take(60));
+    let com1 = super::command_line_options().com1.io_base;
+    let mut ports = PortSet::hardware_domain(platform.pm_timer.map(|t| t.port as u16))?;
+    ports.remove(com1..=com1 + 7)?;
+    IoRights::dom0(&denied, &[], ports)
+}

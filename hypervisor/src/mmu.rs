@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Between hypercalls and `mm`: whose tables, whose frames, which CPUs to flush, and writes to page tables by instruction.
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use arch::{CpuId, CpuMask, Flush, Regs, context, tlb};
+use hypercalls::{DomId, Errno, GuestPtr, GuestVa, Maddr, Mfn, Result, VcpuId};
+use mm::{PageType, Write};
+
+use crate::domain::{self, Domain};
+use crate::emulate::ptwr;
+use crate::vcpu::Vcpu;
+use crate::guest;
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 2;
+
+/// Checks that the caller may map frames of `id`, and returns it resolved.
+///
+/// # Errors
+/// `EPERM` when it may not, `ESRCH` when there is no such domain.
+pub fn frame_owner(vcpu: &Vcpu, id: DomId) -> Result<DomId> {
+    if id == DomId::SELF || id == vcpu.domid {
+        return Ok(vcpu.domid);
+    }
+    if !vcpu.domain().privileged {
+        return Err(if id == DomId::IO && vcpu.domain().io.any_memory() { return Ok(id) } else { Errno::EPERM });
+    }
+    match id {
+        DomId::IO | DomId::XEN => Ok(id),
+        _ => domain::find(id).map(|_| id).ok_or(Errno::ESRCH),
+    }
+}
+
+/// Returns another domain that the caller controls, or `None` when it names itself.
+///
+/// # Errors
+/// As [`frame_owner`].
+pub fn other_domain(vcpu: &Vcpu, id: DomId) -> Result<Option<Arc<Domain>>> {
+    if id == DomId::SELF || id == vcpu.domid {
+        return Ok(None);
+    }
+    let other = domain::find(id).ok_or(Errno::ESRCH)?;
+    if vcpu.domain().privileged { Ok(Some(other)) } else { Err(Errno::EPERM) }
+}
+
+/// Returns the CPUs on which the vCPUs of a guest's bitmap run now. Those that do not run have no translations: leaving a
+/// CPU flushes them.
+///
+/// # Errors
+/// `EINVAL` when the bitmap cannot be read.
+pub fn cpus_of(domain: &Domain, bitmap: GuestPtr<u64>) -> Result<CpuMask> {
+    let mut cpus = CpuMask::EMPTY;
+    for (index, chunk) in (0u64..).zip(domain.vcpus.chunks(64)) {
+        let word = guest::read_at(bitmap, index).map_err(|_| Errno::EINVAL)?;
+        for vcpu in chunk.iter().filter(|v| word >> (v.id.0 % 64) & 1 != 0) {
+            if vcpu.status.running.load(SeqCst) {
+                cpus.insert(CpuId(vcpu.status.cpu.load(Relaxed)));
+            }
+        }
+    }
+    Ok(cpus)
+}
+
+/// Flushes on every CPU that may have translations of the domain.
+pub fn flush_all_of(domain: &Domain, what: Flush) {
+    tlb::flush(&domain.account.dirty.load(), what);
+}
+
+/// Makes `mfn` the kernel root of the current vCPU, with a full flush.
+///
+/// # Errors
+/// `EINVAL` when it is no root table, `ERESTART` to be called again.
+pub fn set_kernel_root(vcpu: &Vcpu, tables: &mut mm::PageTables, mfn: Mfn) -> Result<()> {
+    if vcpu.kernel_mfn() == mfn {
+        context::set_kernel_root(mfn.maddr());
+        return Ok(());
+    }
+    let ctx = vcpu.domain().tables_ctx();
+    let new = tables.get_root(&ctx, mfn, mm::pt::RootUse::Kernel)?;
+    crate::registers::drop_ldt(vcpu);
+    vcpu.kernel_root.store(mfn.0, Relaxed);
+    context::set_kernel_root(mfn.maddr());
+    let old = vcpu.roots.lock().kernel.replace(new);
+    if let Some(old) = old {
+        tables.put_root(&ctx, old);
+    }
+    Ok(())
+}
+
+/// Makes `mfn` (0: none) the user root of the current vCPU.
+///
+/// # Errors
+/// As [`set_kernel_root`].
+pub fn set_user_root(vcpu: &Vcpu, tables: &mut mm::PageTables, mfn: Mfn) -> Result<()> {
+    if vcpu.user_root.load(Relaxed) == mfn.0 {
+        return Ok(());
+    }
+    let ctx = vcpu.domain().tables_ctx();
+    let new = if mfn.0 == 0 { None } else { Some(tables.get_root(&ctx, mfn, mm::pt::RootUse::User)?) };
+    let (stored, maddr) = if new.is_some() { (mfn, mfn.maddr()) } else { (Mfn::INVALID, Maddr(0)) };
+    vcpu.user_root.store(stored.0, Relaxed);
+    context::set_user_root(maddr);
+    let old = core::mem::replace(&mut vcpu.roots.lock().user, new);
+    if let Some(old) = old {
+        tables.put_root(&ctx, old);
+    }
+    Ok(())
+}
+
+/// Calls `line` with each level of the walk of `va`, for the log.
+pub fn describe_walk(vcpu: &Vcpu, va: GuestVa, mut line: impl FnMut(u8, Mfn, u64)) {
+    let walk = mm::walk(vcpu.kernel_mfn(), va);
+    let mut table = vcpu.kernel_mfn();
+    for level in (1..=4u8).rev() {
+        let entry = walk.entries[usize::from(level) - 1];
+        line(level, table, entry);
+        if entry & PRESENT == 0 {
+            return;
+        }
+        table = Maddr(entry & 0x000f_ffff_ffff_f000).mfn();
+    }
+}
+
+/// Carries out a write by instruction to a page table of the guest's, if that is what faulted at `address`.
+/// The registers are advanced only when all has been done.
+#[inline]
+pub fn emulate_table_write(vcpu: &Vcpu, regs: &mut Regs, address: u64) -> bool {
+    let va = GuestVa(address);
+    let walk = mm::walk(vcpu.kernel_mfn(), va);
+    let l1 = walk.l1();
+    if l1 & (PRESENT | WRITABLE) != PRESENT {
+        return false;
+    }
+    let Some(target) = walk.mapped() else { return false };
+    let is_table = mm::frame::get(target).is_some_and(|f| f.owner() == vcpu.domid && f.is_valid(PageType::L1));
+    if !is_table {
+        return false;
+    }
+    let mut code = [0; 15];
+    let len = guest::fetch(GuestVa(regs.rip), &mut code);
+    let bytes = code.get(..len).unwrap_or(&[]);
+    let Ok(mut write) = ptwr::decode(bytes, regs, 0, context::gs_base()) else { return false };
+    if write.addr & !7 != address & !7 {
+        return false;
+    }
+    if let Some(source) = write.load() {
+        let mut value = [0; 8];
+        let wanted = value.get_mut(..write.width.bytes() as usize).unwrap_or(&mut []);
+        if arch::guest::copy_from(wanted, GuestVa(source)).is_err() {
+            return false;
+        }
+        write = write.loaded(u64::from_le_bytes(value));
+    }
+    let at = Maddr(target.maddr().0 | address & 0xff8);
+    let domain = vcpu.domain();
+    let ctx = domain.tables_ctx();
+    let mut tables = domain.page_tables.lock();
+    loop {
+        let Ok(old) = tables.read_l1(&ctx, at) else { return false };
+        let Some(outcome) = write.apply(old, regs) else { return false };
+        let done = match outcome.entry {
+            None => true,
+            Some(new) if write.is_plain_store() => tables.mod_l1(&ctx, at, new, Write::Plain).is_ok(),
+            Some(new) => match tables.cmpxchg_l1(&ctx, at, old, new) {
+                Ok(seen) if seen == old => true,
+                Ok(_) => continue,
+                Err(_) => return false,
+            },
+        };
+        if done {
+            outcome.commit(regs);
+        }
+        return done;
+    }
+}
+
+/// Returns a vCPU of the caller's domain.
+///
+/// # Errors
+/// `ENOENT` when there is none of that number.
+pub fn vcpu_of(domain: &Domain, id: u64) -> Result<&Vcpu> {
+    u32::try_from(id).ok().and_then(|n| domain.vcpu(VcpuId(n))).ok_or(Errno::ENOENT)
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `event_channel_op`.
+
+use hypercalls::event::*;
+use hypercalls::{DomId, Errno, GuestPtr, HypercallNr, Result, VcpuId};
+
+use crate::dispatch::{Args, Outcome, SubOp, absent, run_sub, sub};
+use crate::domain::{self, Domain};
+use crate::vcpu::Vcpu;
+use crate::{events, guest};
+
+/// The sub-operations.
+pub static OPS: [SubOp; 15] = [
+    sub("bind_interdomain", |vcpu, arg| {
+        answer(arg, |a: &mut EvtchnBindInterdomain| {
+            let remote = resolve(vcpu, a.remote_dom);
+            a.local_port = events::bind_interdomain(vcpu.domain(), remote, a.remote_port)?;
+            Ok(())
+        })
+    }),
+    sub("bind_virq", |vcpu, arg| {
+        answer(arg, |a: &mut EvtchnBindVirq| {
+            a.port = events::bind_virq(vcpu.domain(), a.virq, VcpuId(a.vcpu))?;
+            Ok(())
+        })
+    }),
+    absent("bind_pirq"),
+    sub("close", |vcpu, arg| {
+        let a: EvtchnClose = guest::read(GuestPtr::new(arg))?;
+        events::close(vcpu.domain(), a.port).map(|()| 0)
+    }),
+    sub("send", |vcpu, arg| {
+        let a: EvtchnSend = guest::read(GuestPtr::new(arg))?;
+        events::send(vcpu.domain(), a.port).map(|()| 0)
+    }),
+    sub("status", |vcpu, arg| answer(arg, |a: &mut EvtchnStatus| status(vcpu, a))),
+    sub("alloc_unbound", |vcpu, arg| {
+        answer(arg, |a: &mut EvtchnAllocUnbound| {
+            let remote = resolve(vcpu, a.remote_dom);
+            a.port = with_domain(vcpu, a.dom, |domain| events::alloc_unbound(domain, remote))?;
+            Ok(())
+        })
+    }),
+    sub("bind_ipi", |vcpu, arg| {
+        answer(arg, |a: &mut EvtchnBindIpi| {
+            a.port = events::bind_ipi(vcpu.domain(), VcpuId(a.vcpu))?;
+            Ok(())
+        })
+    }),
+    sub("bind_vcpu", |vcpu, arg| {
+        let a: EvtchnBindVcpu = guest::read(GuestPtr::new(arg))?;
+        events::bind_vcpu(vcpu.domain(), a.port, VcpuId(a.vcpu)).map(|()| 0)
+    }),
+    sub("unmask", |vcpu, arg| {
+        let a: EvtchnUnmask = guest::read(GuestPtr::new(arg))?;
+        events::unmask(vcpu.domain(), a.port).map(|()| 0)
+    }),
+    absent("reset"),
+    absent("init_control"),
+    absent("expand_array"),
+    absent("set_priority"),
+    absent("reset_cont"),
+];
+
+/// Hypercall 32.
+pub fn event_channel_op(vcpu: &Vcpu, args: &Args) -> Outcome {
+    run_sub(vcpu, HypercallNr::EVENT_CHANNEL_OP, &OPS, args[0], args[1]).into()
+}
+
+/// Reads the argument, lets `act` fill in the answer, and writes it back.
+fn answer<T>(arg: u64, act: impl FnOnce(&mut T) -> Result<()>) -> Result<i64>
+where
+    T: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable,
+{
+    let ptr = GuestPtr::new(arg);
+    let mut value: T = guest::read(ptr)?;
+    act(&mut value)?;
+    guest::write(ptr, &value)?;
+    Ok(0)
+}
+
+fn resolve(vcpu: &Vcpu, id: DomId) -> DomId {
+    if id == DomId::SELF { vcpu.domid } else { id }
+}
+
+/// Calls `f` with the domain a caller names: itself, or another one if it is privileged.
+fn with_domain<T>(vcpu: &Vcpu, id: DomId, f: impl FnOnce(&Domain) -> Result<T>) -> Result<T> {
+    let id = resolve(vcpu, id);
+    if id == vcpu.domid {
+        return f(vcpu.domain());
+    }
+    let other = domain::find(id).ok_or(Errno::ESRCH)?;
+    if !vcpu.domain().privileged {
+        return Err(Errno::EPERM);
+    }
+    f(&other)
+}
+
+fn status(vcpu: &Vcpu, a: &mut EvtchnStatus) -> Result<()> {
+    let (status, notified, arg, arg2) = with_domain(vcpu, a.dom, |domain| events::status(domain, a.port))?;
+    (a.status, a.vcpu, a.arg, a.arg2) = (status, notified.0, arg, arg2);
+    Ok(())
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `mmu_update`, `update_va_mapping` and `mmuext_op`.
+//!
+//! Batches are cut at a request when the time is up: the count then carries the mark of a resumed call, and `pdone` in
+//! guest memory how many requests earlier parts did. Both are the guest's to change, and harm nobody but it.
+
+use arch::{Flush, cpu, tlb};
+use hypercalls::mmu::*;
+use hypercalls::{Errno, GuestPtr, GuestVa, Mfn, Result};
+use mm::{PageRef, PageTables, PtCtx, Write, m2p};
+
+use crate::dispatch::{Args, Outcome};
+use crate::domain::Domain;
+use crate::mmu::{self, cpus_of, flush_all_of};
+use crate::registers;
+use crate::vcpu::Vcpu;
+use crate::guest;
+
+/// A batch under way: where its list is, and how it is resumed.
+struct Batch {
+    list: u64,
+    element: u64,
+    count: u64,
+    pdone: GuestPtr<u32>,
+    foreigndom: u64,
+    done_before: u32,
+}
+
+impl Batch {
+    fn new(args: &Args, element: u64) -> Result<Self> {
+        let [list, count, pdone, foreigndom, _] = *args;
+        let pdone = GuestPtr::<u32>::new(pdone);
+        let (resumed, count) = (count as u32 & MMU_UPDATE_PREEMPTED != 0, count as u32 & !MMU_UPDATE_PREEMPTED);
+        let done_before = if resumed && !pdone.is_null() { guest::read(pdone)? } else { 0 };
+        let count = u64::from(count);
+        if !GuestVa(list).range_ok(count.checked_mul(element).ok_or(Errno::EFAULT)?) {
+            return Err(Errno::EFAULT);
+        }
+        Ok(Self { list, element, count, pdone, foreigndom, done_before })
+    }
+
+    fn report(&self, done: u64) {
+        if !self.pdone.is_null() {
+            // The count is told as well as can be; a bad pointer is the caller's loss.
+            let _ = guest::write(self.pdone, &self.done_before.wrapping_add(done as u32));
+        }
+    }
+
+    /// Runs `each` on the requests in turn, `ready` before each one; `each` says `ERESTART` to be resumed.
+    fn run(&self, mut each: impl FnMut(u64) -> Result<()>) -> Outcome {
+        let mut done = 0;
+        let mut result = Ok(0);
+        while done < self.count {
+            if done > 0 && cpu::preempt_pending() {
+                return self.resume(done);
+            }
+            match each(done) {
+                Ok(()) => done += 1,
+                Err(Errno::ERESTART | Errno::EINTR) => return self.resume(done),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.report(done);
+        result.into()
+    }
+
+    fn resume(&self, done: u64) -> Outcome {
+        self.report(done);
+        let left = (self.count - done) as u32 | MMU_UPDATE_PREEMPTED;
+        Outcome::Again([self.list + done * self.element, u64::from(left), self.pdone.0, self.foreigndom, 0])
+    }
+}
+
+/// Finishes what a batch left over: flushes, and tables still to be torn down.
+fn settle(tables: &mut PageTables, ctx: &PtCtx<'_>, outcome: Outcome, batch: &Batch) -> Outcome {
+    tables.finish(ctx);
+    if let Outcome::Done(0) = outcome
+        && tables.drain(ctx).is_err()
+    {
+        tables.finish(ctx);
+        return Batch { list: batch.list, ..*batch }.resume(batch.count);
+    }
+    outcome
+}
+
+/// Hypercall 1.
+pub fn mmu_update(vcpu: &Vcpu, args: &Args) -> Outcome {
+    let batch = match Batch::new(args, size_of::<MmuUpdate>() as u64) {
+        Ok(batch) => batch,
+        Err(error) => return Err(error).into(),
+    };
+    let (fd, pt_owner) = split_foreigndom(batch.foreigndom as u32);
+    let fd = match (mmu::frame_owner(vcpu, fd), pt_owner) {
+        (Err(error), _) => return Err(error).into(),
+        (Ok(_), Some(owner)) if owner != vcpu.domid => return Err(Errno::EINVAL).into(),
+        (Ok(fd), _) => fd,
+    };
+    let domain = vcpu.domain();
+    let ctx = PtCtx { fd, ..domain.tables_ctx() };
+    let requests = GuestPtr::<MmuUpdate>::new(batch.list);
+    let mut tables = domain.page_tables.lock();
+    let outcome = batch.run(|index| {
+        let request = guest::read_at(requests, index)?;
+        let (at, how) = (request.maddr(), request.kind());
+        match how {
+            MmuUpdateKind::NORMAL_PT_UPDATE | MmuUpdateKind::PT_UPDATE_NO_TRANSLATE => {
+                tables.mod_entry(&ctx, at, request.val, Write::Plain)
+            }
+            MmuUpdateKind::PT_UPDATE_PRESERVE_AD => tables.mod_entry(&ctx, at, request.val, Write::PreserveAd),
+            _ => {
+                let page = PageRef::get(at.mfn(), fd).ok_or(Errno::EINVAL)?;
+                m2p::set(page.mfn(), hypercalls::Pfn(request.val));
+                Ok(())
+            }
+        }
+    });
+    settle(&mut tables, &ctx, outcome, &batch)
+}
+
+/// Hypercall 14.
+pub fn update_va_mapping(vcpu: &Vcpu, args: &Args) -> Outcome {
+    let ctx = vcpu.domain().tables_ctx();
+    update(vcpu, &ctx, args)
+}
+
+/// Hypercall 22.
+pub fn update_va_mapping_otherdomain(vcpu: &Vcpu, args: &Args) -> Outcome {
+    match mmu::frame_owner(vcpu, hypercalls::DomId(args[3] as u16)) {
+        Ok(fd) => update(vcpu, &PtCtx { fd, ..vcpu.domain().tables_ctx() }, args),
+        Err(error) => Err(error).into(),
+    }
+}
+
+#[inline]
+fn update(vcpu: &Vcpu, ctx: &PtCtx<'_>, args: &Args) -> Outcome {
+    let [va, value, flags, ..] = *args;
+    let va = GuestVa(va);
+    let result = {
+        let mut tables = vcpu.domain().page_tables.lock();
+        match mm::walk(vcpu.kernel_mfn(), va).l1e {
+            Some(at) => tables.mod_l1(ctx, at, value, Write::Plain),
+            None => Err(Errno::EINVAL),
+        }
+    };
+    match result {
+        Ok(()) => flush_for(vcpu, va, flags).map(|()| 0).into(),
+        Err(Errno::ERESTART | Errno::EINTR) => Outcome::Again(*args),
+        Err(error) => Err(error).into(),
+    }
+}
+
+/// Does the flush that the flags of `update_va_mapping` ask for.
+fn flush_for(vcpu: &Vcpu, va: GuestVa, flags: u64) -> Result<()> {
+    let what = match flags & UVMF_FLUSHTYPE_MASK {
+        UVMF_TLB_FLUSH => Flush::All,
+        UVMF_INVLPG => Flush::Page(va),
+        _ => return Ok(()),
+    };
+    match flags & !UVMF_FLUSHTYPE_MASK {
+        UVMF_LOCAL => tlb::flush_local(what),
+        UVMF_ALL => flush_all_of(vcpu.domain(), what),
+        bitmap => tlb::flush(&cpus_of(vcpu.domain(), GuestPtr::new(bitmap))?, what),
+    }
+    Ok(())
+}
+
+/// Hypercall 26.
+pub fn mmuext_op(vcpu: &Vcpu, args: &Args) -> Outcome {
+    let batch = match Batch::new(args, size_of::<MmuextOp>() as u64) {
+        Ok(batch) => batch,
+        Err(error) => return Err(error).into(),
+    };
+    let other = match mmu::other_domain(vcpu, hypercalls::DomId(batch.foreigndom as u16)) {
+        Ok(other) => other,
+        Err(error) => return Err(error).into(),
+    };
+    let target: &Domain = other.as_deref().unwrap_or_else(|| vcpu.domain());
+    let ctx = target.tables_ctx();
+    let list = GuestPtr::<MmuextOp>::new(batch.list);
+    let mut tables = target.page_tables.lock();
+    let outcome = batch.run(|index| {
+        tables.drain(&ctx)?;
+        let op = guest::read_at(list, index)?;
+        if other.is_some() && !may_be_foreign(op.cmd) {
+            return Err(Errno::EPERM);
+        }
+        one_mmuext(vcpu, &mut tables, &ctx, &op)
+    });
+    settle(&mut tables, &ctx, outcome, &batch)
+}
+
+const fn may_be_foreign(cmd: MmuextCmd) -> bool {
+    matches!(
+        cmd,
+        MmuextCmd::PIN_L1_TABLE
+            | MmuextCmd::PIN_L2_TABLE
+            | MmuextCmd::PIN_L3_TABLE
+            | MmuextCmd::PIN_L4_TABLE
+            | MmuextCmd::UNPIN_TABLE
+            | MmuextCmd::CLEAR_PAGE
+            | MmuextCmd::COPY_PAGE
+    )
+}
+
+fn one_mmuext(vcpu: &Vcpu, tables: &mut PageTables, ctx: &PtCtx<'_>, op: &MmuextOp) -> Result<()> {
+    let domain = vcpu.domain();
+    match op.cmd {
+        MmuextCmd::PIN_L1_TABLE
+        | MmuextCmd::PIN_L2_TABLE
+        | MmuextCmd::PIN_L3_TABLE
+        | MmuextCmd::PIN_L4_TABLE => tables.pin(ctx, op.mfn(), op.cmd.0 as u8 + 1),
+        MmuextCmd::UNPIN_TABLE => tables.unpin(ctx, op.mfn()),
+        MmuextCmd::NEW_BASEPTR => {
+            tables.finish(ctx);
+            mmu::set_kernel_root(vcpu, tables, op.mfn())
+        }
+        MmuextCmd::NEW_USER_BASEPTR => mmu::set_user_root(vcpu, tables, op.mfn()),
+        MmuextCmd::TLB_FLUSH_LOCAL => {
+            tlb::flush_local(Flush::All);
+            Ok(())
+        }
+        MmuextCmd::INVLPG_LOCAL => {
+            tlb::flush_local(Flush::Page(op.linear_addr()));
+            Ok(())
+        }
+        MmuextCmd::TLB_FLUSH_MULTI => {
+            tlb::flush(&cpus_of(domain, op.vcpumask())?, Flush::All);
+            Ok(())
+        }
+        MmuextCmd::INVLPG_MULTI => {
+            tlb::flush(&cpus_of(domain, op.vcpumask())?, Flush::Page(op.linear_addr()));
+            Ok(())
+        }
+        MmuextCmd::TLB_FLUSH_ALL => {
+            flush_all_of(domain, Flush::All);
+            Ok(())
+        }
+        MmuextCmd::INVLPG_ALL => {
+            flush_all_of(domain, Flush::Page(op.linear_addr()));
+            Ok(())
+        }
+        MmuextCmd::FLUSH_CACHE | MmuextCmd::FLUSH_CACHE_GLOBAL => flush_cache(domain),
+        MmuextCmd::SET_LDT => registers::set_ldt(vcpu, op.linear_addr(), op.nr_ents()),
+        MmuextCmd::CLEAR_PAGE => clear_page(ctx, op.mfn()),
+        MmuextCmd::COPY_PAGE => copy_page(ctx, op.mfn(), op.src_mfn()),
+        MmuextCmd::MARK_SUPER | MmuextCmd::UNMARK_SUPER => Err(Errno::EOPNOTSUPP),
+        MmuextCmd(other) => Err(crate::dispatch::unknown(vcpu, hypercalls::HypercallNr::MMUEXT_OP, u64::from(other))),
+    }
+}
+
+fn flush_cache(domain: &Domain) -> Result<()> {
+    if !domain.io.any_memory() {
+        return Err(Errno::EACCES);
+    }
+    arch::cpu::flush_cache();
+    Ok(())
+}
+
+fn clear_page(ctx: &PtCtx<'_>, mfn: Mfn) -> Result<()> {
+    let page = mm::WritableRef::get(mfn, ctx.domid()).map_err(|_| Errno::EINVAL)?;
+    crate::shared::zero(&page);
+    Ok(())
+}
+
+fn copy_page(ctx: &PtCtx<'_>, to: Mfn, from: Mfn) -> Result<()> {
+    let source = PageRef::get(from, ctx.domid()).ok_or(Errno::EINVAL)?;
+    let target = mm::WritableRef::get(to, ctx.domid()).map_err(|_| Errno::EINVAL)?;
+    crate::shared::copy(&target, &source);
+    Ok(())
+}
+

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `sched_op`: yield, block, poll, shut down.
+
+use core::sync::atomic::Ordering::SeqCst;
+
+use arch::cpu::{self, Work};
+use hypercalls::sched::{SchedPoll, SchedShutdown, ShutdownReason};
+use hypercalls::{Errno, GuestPtr, HypercallNr, Result};
+
+use crate::dispatch::{Args, Outcome, SubOp, absent, run_sub, sub};
+use crate::vcpu::Vcpu;
+use crate::{crash, events, guest, schedule, timers};
+
+/// The sub-operations.
+pub static OPS: [SubOp; 8] = [
+    sub("yield", |vcpu, _| yield_now(vcpu)),
+    sub("block", |vcpu, _| block(vcpu)),
+    sub("shutdown", |vcpu, arg| {
+        let args: SchedShutdown = guest::read(GuestPtr::new(arg))?;
+        shutdown(vcpu, args.reason)
+    }),
+    sub("poll", poll),
+    absent("remote_shutdown"),
+    absent("shutdown_code"),
+    absent("watchdog"),
+    absent("pin_override"),
+];
+
+/// The sub-operations of the old form, whose argument is the value itself.
+pub static COMPAT: [SubOp; 3] = [
+    sub("yield", |vcpu, _| yield_now(vcpu)),
+    sub("block", |vcpu, _| block(vcpu)),
+    sub("shutdown", |vcpu, arg| shutdown(vcpu, ShutdownReason(arg as u32))),
+];
+
+/// Hypercall 29.
+pub fn sched_op(vcpu: &Vcpu, args: &Args) -> Outcome {
+    run_sub(vcpu, HypercallNr::SCHED_OP, &OPS, args[0], args[1]).into()
+}
+
+/// Hypercall 6.
+pub fn sched_op_compat(vcpu: &Vcpu, args: &Args) -> Outcome {
+    run_sub(vcpu, HypercallNr::SCHED_OP_COMPAT, &COMPAT, args[0], args[1]).into()
+}
+
+fn yield_now(vcpu: &Vcpu) -> Result<i64> {
+    schedule::yield_now(vcpu);
+    Ok(0)
+}
+
+fn block(vcpu: &Vcpu) -> Result<i64> {
+    schedule::block(vcpu);
+    Ok(0)
+}
+
+fn shutdown(vcpu: &Vcpu, reason: ShutdownReason) -> Result<i64> {
+    if reason.0 > ShutdownReason::MAX {
+        return Err(Errno::EINVAL);
+    }
+    let domain = vcpu.domain();
+    if reason == ShutdownReason::CRASH {
+        log::error!("d{}v{}: {}", vcpu.domid.0, vcpu.id.0, crash::Reason::Requested);
+    }
+    domain.shut_down(reason);
+    crash::ended(domain, reason);
+    Ok(0)
+}
+
+/// Most ports that one `poll` may name.
+const MAX_PORTS: u32 = 128;
+
+fn poll(vcpu: &Vcpu, arg: u64) -> Result<i64> {
+    let args: SchedPoll = guest::read(GuestPtr::new(arg))?;
+    if args.nr_ports > MAX_PORTS || !args.ports.range_ok(u64::from(args.nr_ports)) {
+        return Err(Errno::EINVAL);
+    }
+    let domain = vcpu.domain();
+    // Announced first, looked at second: an event between the two finds the flag.
+    domain.pollers.fetch_add(1, SeqCst);
+    vcpu.status.polling.store(true, SeqCst);
+    let ready = ports_ready(vcpu, &args);
+    if !matches!(ready, Ok(false)) {
+        if vcpu.status.polling.swap(false, SeqCst) {
+            domain.pollers.fetch_sub(1, SeqCst);
+        }
+        return ready.map(|_| 0);
+    }
+    if args.timeout != 0 {
+        timers::arm(vcpu, timers::Kind::Poll, args.timeout);
+    }
+    cpu::raise_here(Work::SCHEDULE);
+    Ok(0)
+}
+
+fn ports_ready(vcpu: &Vcpu, args: &SchedPoll) -> Result<bool> {
+    use hypercalls::shared_info::vcpu_offset::{EVTCHN_UPCALL_MASK, EVTCHN_UPCALL_PENDING};
+    let info = vcpu.vcpu_info();
+    if info.u8(EVTCHN_UPCALL_PENDING).load(SeqCst) != 0 && info.u8(EVTCHN_UPCALL_MASK).load(SeqCst) == 0 {
+        return Ok(true);
+    }
+    for index in 0..u64::from(args.nr_ports) {
+        let port = guest::read_at(args.ports, index)?;
+        if vcpu.domain().events.lock().get(port).is_none() {
+            return Err(Errno::EINVAL);
+        }
+        if events::is_pending(vcpu.domain(), port) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

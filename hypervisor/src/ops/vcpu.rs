@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `vcpu_op` and `set_timer_op`.
+
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use hypercalls::shared_info::vcpu_offset;
+use hypercalls::vcpu::*;
+use hypercalls::{Errno, GuestPtr, HypercallNr, PAGE_SIZE, Result, VcpuInfo};
+use mm::WritableRef;
+
+use crate::dispatch::{Args, Outcome, unknown};
+use crate::timers::{self, Kind};
+use crate::vcpu::Vcpu;
+use crate::{events, guest, initialise, mmu, schedule, shared, time};
+
+/// The sub-operations, for the table of what exists.
+pub static NAMES: [(&str, bool); 14] = [
+    ("initialise", true),
+    ("up", true),
+    ("down", true),
+    ("is_up", true),
+    ("get_runstate_info", true),
+    ("register_runstate_memory_area", true),
+    ("set_periodic_timer", true),
+    ("stop_periodic_timer", true),
+    ("set_singleshot_timer", true),
+    ("stop_singleshot_timer", true),
+    ("register_vcpu_info", true),
+    ("send_nmi", true),
+    ("get_physid", false),
+    ("register_vcpu_time_memory_area", true),
+];
+
+/// Hypercall 24.
+pub fn vcpu_op(vcpu: &Vcpu, args: &Args) -> Outcome {
+    let op = VcpuOp(args[0] as u32);
+    let arg = args[2];
+    match mmu::vcpu_of(vcpu.domain(), args[1] & 0xffff_ffff) {
+        Ok(target) if op == VcpuOp::INITIALISE => initialise::from_guest(target, GuestPtr::new(arg)),
+        Ok(target) => run(vcpu, target, op, arg).into(),
+        Err(error) => Err(error).into(),
+    }
+}
+
+fn run(vcpu: &Vcpu, target: &Vcpu, op: VcpuOp, arg: u64) -> Result<i64> {
+    match op {
+        VcpuOp::UP => up(target),
+        VcpuOp::DOWN => down(target),
+        VcpuOp::IS_UP => Ok(i64::from(!target.status.down.load(SeqCst))),
+        VcpuOp::GET_RUNSTATE_INFO => {
+            let info = target.runstate.lock().info(arch::time::now());
+            guest::write(GuestPtr::new(arg), &info).map(|()| 0)
+        }
+        VcpuOp::REGISTER_RUNSTATE_MEMORY_AREA => register_runstate(vcpu, target, arg),
+        VcpuOp::SET_PERIODIC_TIMER => {
+            let args: SetPeriodicTimer = guest::read(GuestPtr::new(arg))?;
+            set_periodic(target, args.period_ns)
+        }
+        VcpuOp::STOP_PERIODIC_TIMER => {
+            target.period.store(0, Relaxed);
+            timers::stop(target, Kind::Periodic);
+            Ok(0)
+        }
+        VcpuOp::SET_SINGLESHOT_TIMER | VcpuOp::STOP_SINGLESHOT_TIMER if !core::ptr::eq(vcpu, target) => {
+            Err(Errno::EINVAL)
+        }
+        VcpuOp::SET_SINGLESHOT_TIMER => {
+            let args: SetSingleshotTimer = guest::read(GuestPtr::new(arg))?;
+            timers::arm(vcpu, Kind::SingleShot, args.timeout_abs_ns);
+            Ok(0)
+        }
+        VcpuOp::STOP_SINGLESHOT_TIMER => {
+            timers::stop(vcpu, Kind::SingleShot);
+            Ok(0)
+        }
+        VcpuOp::REGISTER_VCPU_INFO => {
+            let args: RegisterVcpuInfo = guest::read(GuestPtr::new(arg))?;
+            register_info(vcpu, target, &args)
+        }
+        VcpuOp::SEND_NMI => {
+            if arg != 0 {
+                return Err(Errno::EINVAL);
+            }
+            target.nmi_pending.store(true, SeqCst);
+            schedule::deliver(target);
+            Ok(0)
+        }
+        VcpuOp::REGISTER_VCPU_TIME_MEMORY_AREA => register_time(vcpu, target, arg),
+        VcpuOp(other) => Err(unknown(vcpu, HypercallNr::VCPU_OP, u64::from(other))),
+    }
+}
+
+fn up(target: &Vcpu) -> Result<i64> {
+    if !target.status.initialised.load(SeqCst) {
+        return Err(Errno::EINVAL);
+    }
+    if target.status.down.swap(false, SeqCst) {
+        schedule::wake(target);
+    }
+    Ok(0)
+}
+
+fn down(target: &Vcpu) -> Result<i64> {
+    let domain = target.domain();
+    let others = domain.vcpus.iter().any(|v| v.id != target.id && !v.status.down.load(SeqCst));
+    if !others {
+        use hypercalls::sched::ShutdownReason;
+        domain.shut_down(ShutdownReason::POWEROFF);
+        crate::crash::ended(domain, ShutdownReason::POWEROFF);
+        return Ok(0);
+    }
+    if !target.status.down.swap(true, SeqCst) {
+        schedule::stop(target);
+    }
+    Ok(0)
+}
+
+fn register_runstate(vcpu: &Vcpu, target: &Vcpu, arg: u64) -> Result<i64> {
+    let area: RegisterArea = guest::read(GuestPtr::new(arg))?;
+    if !area.addr.range_ok(size_of::<RunstateInfo>() as u64) {
+        return Err(Errno::EFAULT);
+    }
+    target.runstate_area.store(area.addr.0, SeqCst);
+    let info = target.runstate.lock().info(arch::time::now());
+    if core::ptr::eq(vcpu, target) || !target.status.running.load(SeqCst) {
+        // The address is one of the caller's own address space; if it is not mapped yet, a later switch fills it.
+        let _ = guest::write(GuestPtr::new(area.addr.0), &info);
+    }
+    Ok(0)
+}
+
+/// The shortest period of a periodic timer, in ns.
+const MIN_PERIOD: u64 = 1_000_000;
+/// The longest: about nine years; longer ones would overflow sums of times (XSA-20).
+const MAX_PERIOD: u64 = 1 << 58;
+
+/// Starts a periodic timer.
+///
+/// # Errors
+/// `EINVAL` for a period out of range.
+pub fn set_periodic(target: &Vcpu, period: u64) -> Result<i64> {
+    if !(MIN_PERIOD..=MAX_PERIOD).contains(&period) {
+        return Err(Errno::EINVAL);
+    }
+    target.period.store(period, Relaxed);
+    timers::arm(target, Kind::Periodic, arch::time::now() + period);
+    Ok(0)
+}
+
+fn register_info(vcpu: &Vcpu, target: &Vcpu, args: &RegisterVcpuInfo) -> Result<i64> {
+    let offset = args.offset as usize;
+    if offset > PAGE_SIZE - size_of::<VcpuInfo>() {
+        return Err(Errno::ENXIO);
+    }
+    if !offset.is_multiple_of(8) {
+        return Err(Errno::ENXIO);
+    }
+    if !core::ptr::eq(vcpu, target) && !target.status.down.load(SeqCst) {
+        return Err(Errno::EINVAL);
+    }
+    let mut held = target.info_frame.lock();
+    if held.is_some() {
+        return Err(Errno::EINVAL);
+    }
+    let frame = WritableRef::get(args.mfn, vcpu.domid).map_err(|_| Errno::EINVAL)?;
+    let area = shared::of_guest(&frame, offset);
+    shared::copy_words(target.vcpu_info(), area, size_of::<VcpuInfo>());
+    target.info.set(area);
+    *held = Some(frame);
+    drop(held);
+    if core::ptr::eq(vcpu, target) {
+        arch::cpu::set_vcpu_info(Some(area.address()));
+    }
+    // Whatever was missed between the copy and the switch is looked for again.
+    area.u64(vcpu_offset::EVTCHN_PENDING_SEL).store(u64::MAX, SeqCst);
+    area.u8(vcpu_offset::EVTCHN_UPCALL_PENDING).store(0, SeqCst);
+    time::update(target);
+    events::mark_pending(target);
+    Ok(0)
+}
+
+fn register_time(vcpu: &Vcpu, target: &Vcpu, arg: u64) -> Result<i64> {
+    let area: RegisterArea = guest::read(GuestPtr::new(arg))?;
+    if !area.addr.range_ok(size_of::<hypercalls::VcpuTimeInfo>() as u64) {
+        return Err(Errno::EFAULT);
+    }
+    target.time_area.store(area.addr.0, SeqCst);
+    if core::ptr::eq(vcpu, target) {
+        time::update(target);
+    }
+    Ok(0)
+}
+
+/// Hypercall 15: the old single-shot timer, an absolute time; 0 stops it.
+pub fn set_timer_op(vcpu: &Vcpu, args: &Args) -> Outcome {
+    /// Farther away than this, a guest has computed nonsense; some old ones wait for the result, so they get one soon.
+    const FAR: u64 = 1 << 58;
+    match args[0] {
+        0 => timers::stop(vcpu, Kind::SingleShot),
+        far if far > FAR => timers::arm(vcpu, Kind::SingleShot, arch::time::now() + 100_000_000),
+        deadline => timers::arm(vcpu, Kind::SingleShot, deadline),
+    }
+    Outcome::Done(0)
+}
+

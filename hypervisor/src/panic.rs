@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The end of the hypervisor: a defect of ours, reported so that it can be found.
+//!
+//! Addresses of the backtrace are resolved by `cargo xtask` from `xenith-syms`, or by hand with `addr2line`.
+#![expect(unsafe_code, reason = "walks the stack, and the register frame of this CPU")]
+
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use arch::Regs;
+use arch::cpu_area::area;
+
+use crate::{console, crash};
+
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
+/// True once a CPU has panicked: the others stop where they are.
+pub fn stopping() -> bool {
+    STOPPING.load(SeqCst)
+}
+
+/// Returns the frame of the guest that this CPU returns to.
+pub fn guest_frame() -> &'static mut Regs {
+    // SAFETY: called by the fault handler of the abandoned return path, which is this frame's only user then.
+    unsafe { &mut *area().regs.get() }
+}
+
+/// Reports a fault in the hypervisor and ends the machine's life.
+pub fn fault(regs: &Regs) -> ! {
+    begin();
+    log::error!(
+        "fatal: exception {} (error code {:#x}) in the hypervisor on CPU {}",
+        regs.vector,
+        regs.error_code,
+        arch::cpu::this_cpu().0
+    );
+    log::error!("rip {:016x} rsp {:016x} rflags {:08x} cr2 {:016x}", regs.rip, regs.rsp, regs.rflags, arch::context::fault_address());
+    log::error!("rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", regs.rax, regs.rbx, regs.rcx, regs.rdx);
+    log::error!("rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}", regs.rsi, regs.rdi, regs.rbp, regs.r8);
+    log::error!("r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", regs.r9, regs.r10, regs.r11, regs.r12);
+    log::error!("r13 {:016x} r14 {:016x} r15 {:016x}", regs.r13, regs.r14, regs.r15);
+    log::error!("backtrace: {:#x}", regs.rip);
+    backtrace(regs.rbp);
+    crash::after_crash("the hypervisor has failed")
+}
+
+/// Reports a panic and ends the machine's life.
+pub fn report(info: &core::panic::PanicInfo<'_>) -> ! {
+    begin();
+    log::error!("fatal: {info}");
+    let rbp: u64;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };
+    log::error!("backtrace:");
+    backtrace(rbp);
+    crash::after_crash("the hypervisor has failed")
+}
+
+fn begin() {
+    if STOPPING.swap(true, SeqCst) {
+        // A second failure while the first is reported, or on another CPU.
+        arch::machine::halt();
+    }
+    console::panic_mode();
+    if arch::cpu::started() {
+        arch::machine::stop_others();
+    }
+}
+
+/// Follows frame pointers as long as they stay on this CPU's stacks.
+fn backtrace(mut rbp: u64) {
+    if !arch::cpu::started() {
+        return;
+    }
+    let base = arch::cpu_area::base(arch::cpu::this_cpu());
+    let stacks = base..base + arch::layout::CPU_STRIDE - 16;
+    for _ in 0..32 {
+        if !stacks.contains(&rbp) || rbp & 7 != 0 {
+            return;
+        }
+        // SAFETY: within this CPU's area and aligned; unmapped guard pages would fault, which ends in `halt`.
+        let (next, rip) = unsafe { (*(rbp as *const u64), *((rbp + 8) as *const u64)) };
+        log::error!("  {rip:#x}");
+        if next <= rbp {
+            return;
+        }
+        rbp = next;
+    }
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Privileged instructions of a guest kernel, carried out (runtime rules 6).
+//!
+//! [`emulate`] fetches the instruction once, [`crate::emulate`] says what it is and whether it is allowed, and
+//! here it has its effect on the vCPU. Whatever does not decode or is not allowed is the guest's own fault, reflected with
+//! nothing changed.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use arch::{Regs, context, entry, fpu};
+use hypercalls::GuestVa;
+
+use crate::emulate::cpuid::Dynamic;
+use crate::emulate::crdr::{self, CrView, CrWrite};
+use crate::emulate::decode::Cr;
+use crate::emulate::msr::{self, Live, MsrView};
+use crate::emulate::{self, CodeSize, Gpr, Insn};
+use crate::port_io::Element;
+use crate::vcpu::Vcpu;
+use crate::{bounce, guest, mmu, port_io, registers};
+
+const TF: u64 = 1 << 8;
+const RF: u64 = 1 << 16;
+
+/// The instruction is the guest's to hear about.
+struct Refused;
+
+type Done = core::result::Result<(), Refused>;
+
+/// Carries out the instruction that a #GP was taken for; false when it is to be reflected.
+pub fn emulate(vcpu: &Vcpu, regs: &mut Regs) -> bool {
+    let mut code = [0; 15];
+    let len = guest::fetch(GuestVa(regs.rip), &mut code);
+    let Some(size) = code_size(vcpu, regs) else { return false };
+    let Ok(decoded) = emulate::decode(code.get(..len).unwrap_or(&[]), size) else { return false };
+    if decoded.insn.needs_kernel() && !context::kernel_mode() {
+        return false;
+    }
+    match execute(vcpu, regs, decoded.insn) {
+        Ok(Element::Last) => regs.rip = regs.rip.wrapping_add(u64::from(decoded.len)),
+        // A repeated string instruction goes on with its next element, and interrupts may come in between.
+        Ok(Element::More) => {}
+        Err(Refused) => return false,
+    }
+    finish(vcpu, regs);
+    true
+}
+
+/// After an emulated instruction: RF is clear, and a set TF traps.
+fn finish(vcpu: &Vcpu, regs: &mut Regs) {
+    regs.rflags &= !RF;
+    entry::want_iret(regs);
+    if regs.rflags & TF != 0 {
+        vcpu.debug[6].fetch_or(1 << 14, Relaxed);
+        bounce::exception(vcpu, regs, 1, None);
+    }
+}
+
+/// Returns how the CPU decodes the code that runs: by the flat selectors, or the guest's own descriptor.
+fn code_size(vcpu: &Vcpu, regs: &Regs) -> Option<CodeSize> {
+    use hypercalls::segment::{FLAT_RING3_CS32, FLAT_RING3_CS64};
+    match regs.cs as u16 {
+        FLAT_RING3_CS64 => Some(CodeSize::Bits64),
+        FLAT_RING3_CS32 => Some(CodeSize::Bits32),
+        selector => {
+            let raw = vcpu.window.descriptor(selector, vcpu.gdt_entries.load(Relaxed), vcpu.ldt_entries.load(Relaxed))?;
+            emulate::descriptor::SegmentDesc::parse(raw)?.code_size()
+        }
+    }
+}
+
+fn execute(vcpu: &Vcpu, regs: &mut Regs, insn: Insn) -> core::result::Result<Element, Refused> {
+    match insn {
+        Insn::Ins(op) => port_io::input_string(vcpu, regs, op).map_err(|_| Refused),
+        Insn::Outs(op) => port_io::output_string(vcpu, regs, op).map_err(|_| Refused),
+        other => execute_once(vcpu, regs, other).map(|()| Element::Last),
+    }
+}
+
+fn execute_once(vcpu: &Vcpu, regs: &mut Regs, insn: Insn) -> Done {
+    match insn {
+        Insn::In { port, width } => port_io::input(vcpu, regs, port, width).map_err(|_| Refused),
+        Insn::Out { port, width } => port_io::output(vcpu, regs, port, width).map_err(|_| Refused),
+        Insn::Clts => {
+            registers::set_ts(vcpu, false);
+            Ok(())
+        }
+        Insn::Wbinvd | Insn::Wbnoinvd => {
+            if vcpu.domain().io.any_memory() {
+                arch::cpu::flush_cache();
+            }
+            Ok(())
+        }
+        Insn::ReadCr { cr, gpr } => {
+            let value = crdr::read_cr(cr, &cr_view(vcpu)).ok_or(Refused)?;
+            gpr.set(regs, value);
+            Ok(())
+        }
+        Insn::WriteCr { cr, gpr } => write_cr(vcpu, cr, gpr.get(regs)),
+        Insn::ReadDr { dr, gpr } => {
+            let value = registers::get_debug(vcpu, u64::from(dr)).map_err(|_| Refused)?;
+            gpr.set(regs, value);
+            Ok(())
+        }
+        Insn::WriteDr { dr, gpr } => registers::set_debug(vcpu, u64::from(dr), gpr.get(regs)).map_err(|_| Refused),
+        Insn::Rdmsr => read_msr(vcpu, regs),
+        Insn::Wrmsr => write_msr(vcpu, regs),
+        Insn::Rdtsc => {
+            // CR4.TSD is the guest's own choice here: its user mode is refused, its kernel is served.
+            if !context::kernel_mode() {
+                return Err(Refused);
+            }
+            set_edx_eax(regs, arch::time::tsc());
+            Ok(())
+        }
+        Insn::Rdtscp => {
+            if !context::kernel_mode() {
+                return Err(Refused);
+            }
+            set_edx_eax(regs, arch::time::tsc());
+            regs.rcx = u64::from(vcpu.tsc_aux.load(Relaxed));
+            Ok(())
+        }
+        Insn::Cpuid => {
+            cpuid(vcpu, regs, false);
+            Ok(())
+        }
+        Insn::Xsetbv => set_xcr(vcpu, regs),
+        Insn::Cli | Insn::Sti => {
+            // The event mask is the guest's interrupt flag; the instruction has no effect where it is allowed at all.
+            if port_io::privilege(vcpu).iopl_ok() { Ok(()) } else { Err(Refused) }
+        }
+        Insn::Ins(_) | Insn::Outs(_) | Insn::Int(_) | Insn::Iret(_) => Err(Refused),
+    }
+}
+
+fn set_edx_eax(regs: &mut Regs, value: u64) {
+    regs.rax = value & 0xffff_ffff;
+    regs.rdx = value >> 32;
+}
+
+fn cr_view(vcpu: &Vcpu) -> CrView<'_> {
+    CrView {
+        policy: &vcpu.domain().cpuid,
+        host_cr0: arch::cpu::guest_cr0(),
+        host_cr4: arch::cpu::host_cr4(),
+        task_switched: vcpu.ts.load(Relaxed),
+        cr2: vcpu.cr2.load(Relaxed),
+        kernel_base: vcpu.kernel_mfn(),
+        cr4: crdr::guest_cr4(vcpu.cr4.load(Relaxed), &vcpu.domain().cpuid, arch::cpu::host_cr4()),
+    }
+}
+
+fn write_cr(vcpu: &Vcpu, cr: Cr, value: u64) -> Done {
+    match crdr::write_cr(cr, value, &cr_view(vcpu)).ok_or(Refused)? {
+        CrWrite::TaskSwitched(on) => registers::set_ts(vcpu, on),
+        CrWrite::Cr2(address) => vcpu.cr2.store(address, Relaxed),
+        CrWrite::NewBase(mfn) => {
+            let mut tables = vcpu.domain().page_tables.lock();
+            // Cut short: the instruction runs again. Progress is in the frames.
+            while let Err(error) = mmu::set_kernel_root(vcpu, &mut tables, mfn) {
+                if error != hypercalls::Errno::ERESTART {
+                    return Err(Refused);
+                }
+                arch::cpu::reset_budget();
+            }
+        }
+        CrWrite::Cr4(bits) => {
+            vcpu.cr4.store(bits, Relaxed);
+            context::set_guest_cr4(bits);
+        }
+    }
+    Ok(())
+}
+
+fn msr_view(vcpu: &Vcpu) -> MsrView<'_> {
+    MsrView {
+        policy: &vcpu.domain().cpuid,
+        host: crate::host::msrs(),
+        boot_vcpu: vcpu.id.0 == 0,
+        tsc_aux: vcpu.tsc_aux.load(Relaxed),
+        spec_ctrl: 0,
+        cpuid_faulting: false,
+        breakpoint_masks: [0; 4],
+    }
+}
+
+fn read_msr(vcpu: &Vcpu, regs: &mut Regs) -> Done {
+    let index = regs.rcx as u32;
+    let value = match msr::read(index, &msr_view(vcpu)) {
+        msr::Read::Value(value) => value,
+        msr::Read::Live(Live::FsBase) => context::fs_base(),
+        msr::Read::Live(Live::GsBase) => context::gs_base(),
+        msr::Read::Live(Live::UserGsBase) => context::other_gs_base(),
+        msr::Read::Live(Live::Tsc) => arch::time::tsc(),
+        msr::Read::Fault => {
+            // Before the guest has a handler for #GP, a register that the machine has reads as 0.
+            let early = vcpu.traps[13].entry.address.load(Relaxed) == 0;
+            let ours = (0x4000_0000..0x4001_0000).contains(&index);
+            if !early || ours || arch::msr::read_safe(index).is_none() {
+                return Err(Refused);
+            }
+            0
+        }
+    };
+    set_edx_eax(regs, value);
+    Ok(())
+}
+
+fn write_msr(vcpu: &Vcpu, regs: &mut Regs) -> Done {
+    let value = regs.rax & 0xffff_ffff | regs.rdx << 32;
+    match msr::write(regs.rcx as u32, value, &msr_view(vcpu)) {
+        msr::Write::Ignore => Ok(()),
+        msr::Write::FsBase(base) => {
+            context::set_fs_base(GuestVa(base));
+            Ok(())
+        }
+        msr::Write::GsBase(base) => {
+            context::set_gs_base(GuestVa(base));
+            Ok(())
+        }
+        msr::Write::UserGsBase(base) => {
+            context::set_other_gs_base(GuestVa(base));
+            Ok(())
+        }
+        msr::Write::TscAux(value) => {
+            vcpu.tsc_aux.store(value, Relaxed);
+            context::set_tsc_aux(value);
+            Ok(())
+        }
+        msr::Write::HypercallPage(frame) => {
+            crate::hypercall_page::fill(vcpu.domain(), hypercalls::Mfn(frame)).map_err(|_| Refused)
+        }
+        // The policy offers none of these.
+        msr::Write::SpecCtrl(_)
+        | msr::Write::PredictorBarrier
+        | msr::Write::CpuidFaulting(_)
+        | msr::Write::BreakpointMask(..)
+        | msr::Write::Fault => Err(Refused),
+    }
+}
+
+fn set_xcr(vcpu: &Vcpu, regs: &mut Regs) -> Done {
+    let value = regs.rax & 0xffff_ffff | regs.rdx << 32;
+    let allowed = vcpu.domain().cpuid.xcr0() & arch::features::get().xcr0;
+    if regs.rcx as u32 != 0 || !crdr::xcr0_ok(value, allowed) {
+        return Err(Refused);
+    }
+    vcpu.xcr0.store(value, Relaxed);
+    vcpu.xcr0_accum.fetch_or(value, Relaxed);
+    fpu::set_xcr0(value);
+    Ok(())
+}
+
+/// Answers CPUID into the registers.
+fn cpuid(vcpu: &Vcpu, regs: &mut Regs, forced: bool) {
+    let dynamic = Dynamic {
+        kernel_mode: context::kernel_mode(),
+        forced,
+        cr4: vcpu.cr4.load(Relaxed),
+        xcr0: vcpu.xcr0.load(Relaxed),
+    };
+    let [a, b, c, d] = vcpu.domain().cpuid.lookup(regs.rax as u32, regs.rcx as u32, &dynamic);
+    Gpr::Rax.set(regs, u64::from(a));
+    Gpr::Rbx.set(regs, u64::from(b));
+    Gpr::Rcx.set(regs, u64::from(c));
+    Gpr::Rdx.set(regs, u64::from(d));
+}
+
+/// Answers `ud2; "xen"; cpuid`, the CPUID that a guest asks to be emulated; false when the bytes are others.
+pub fn forced_cpuid(vcpu: &Vcpu, regs: &mut Regs) -> bool {
+    let mut code = [0; 7];
+    let fetched = arch::guest::copy_from(&mut code, GuestVa(regs.rip));
+    if fetched.is_err() || code != *b"\x0f\x0bxen\x0f\xa2" {
+        return false;
+    }
+    cpuid(vcpu, regs, true);
+    regs.rip = regs.rip.wrapping_add(7);
+    finish(vcpu, regs);
+    true
+}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Ranks of the hypervisor's locks: a CPU takes them in ascending order only. `mm`'s come behind them.
+
+/// A domain's page tables.
+pub const PAGE_TABLES: u8 = 8;
+/// A vCPU's root tables.
+pub const ROOTS: u8 = 10;
+/// A vCPU's descriptor tables.
+pub const DESCRIPTORS: u8 = 12;
+/// A domain's event channels; two of them in ascending order of the domains' numbers.
+pub const EVENTS: u8 = 16;
+/// The table of domains' grants.
+pub const GRANTS: u8 = 18;
+/// Run queues.
+pub const SCHEDULE: u8 = 24;
+/// A vCPU's saved state.
+pub const CONTEXT: u8 = 28;
+/// A vCPU's account of time.
+pub const RUNSTATE: u8 = 30;
+/// A CPU's timers.
+pub const TIMERS: u8 = 32;
+/// Wall clock.
+pub const WALLCLOCK: u8 = 34;
+/// Console input and the ring of log messages.
+pub const CONSOLE: u8 = 44;
+/// The serial line.
+pub const SERIAL: u8 = 46;
+/// Devices that are reached by an index port and a data port.
+pub const PORTS: u8 = 40;
+/// A domain's latched port values.
+pub const LATCHES: u8 = 38;
+/// The frame of a registered `vcpu_info`.
+pub const INFO: u8 = 9;

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which vCPU runs where: the scheduler's decisions carried out.
+//!
+//! `sched` decides; here are the lock around it, blocking and waking without lost wake-ups, and the switch itself. A switch
+//! happens only in [`run`], on the way back to a guest, never with a lock held.
+//!
+//! # Blocking
+//! A vCPU that blocks sets its flag, then looks for pending events; whoever raises an event sets it pending, then looks at
+//! the flag. Both are sequentially consistent, so one of them sees the other. [`run`] puts a vCPU to sleep under the
+//! scheduler's lock only if it is still not runnable there, and [`wake`] takes the same lock after clearing the flag.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+
+use arch::cpu::{self, Work};
+use arch::{CpuId, MAX_CPUS, context};
+use hypercalls::VcpuId;
+use hypercalls::shared_info::vcpu_offset;
+use hypercalls::vcpu::Runstate as State;
+use mm::Lock;
+use sched::{Affinity, Cpu, CpuSet, GroupId, Params, Scheduler, UnitId};
+
+use crate::domain::Domain;
+use crate::vcpu::Vcpu;
+use crate::{current, rank, time, timers};
+
+static SCHEDULER: spin::once::Once<Lock<Scheduler>, arch::sync::Relax> = spin::once::Once::new();
+static UNITS: spin::rwlock::RwLock<Vec<Option<(Arc<Domain>, VcpuId)>>, arch::sync::Relax> = spin::rwlock::RwLock::new(Vec::new());
+static SLICE_END: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
+
+fn scheduler() -> &'static Lock<Scheduler> {
+    SCHEDULER.call_once(|| Lock::new(rank::SCHEDULE, Scheduler::new(Params::default())))
+}
+
+/// Lets a CPU run vCPUs.
+pub fn cpu_online(cpu: CpuId) {
+    scheduler().lock().cpu_online(arch::time::now(), Cpu(cpu.0));
+    cpu::raise_here(Work::SCHEDULE);
+}
+
+/// Returns the number for the next vCPU that is made.
+pub fn next_unit() -> u32 {
+    UNITS.read().len() as u32
+}
+
+/// Takes up a new domain's vCPUs; they are down and do not run yet.
+pub fn adopt(domain: &Arc<Domain>) {
+    let mut units = UNITS.write();
+    for vcpu in &domain.vcpus {
+        let index = vcpu.unit as usize;
+        if units.len() <= index {
+            units.resize_with(index + 1, || None);
+        }
+        units[index] = Some((domain.clone(), vcpu.id));
+        scheduler().lock().add(UnitId(vcpu.unit), GroupId(domain.id.0), Affinity::ANY);
+    }
+    let count = units.len() as u32;
+    drop(units);
+    timers::make_room(count);
+}
+
+/// Calls `f` with the vCPU of that number, if there is one.
+pub fn with_unit(unit: u32, f: impl FnOnce(&Vcpu)) {
+    let found = UNITS.read().get(unit as usize).cloned().flatten();
+    if let Some((domain, id)) = found
+        && let Some(vcpu) = domain.vcpu(id)
+    {
+        f(vcpu);
+    }
+}
+
+/// Returns when the running vCPU's slice on this CPU ends, if somebody else waits for it.
+pub fn slice_end(cpu: CpuId) -> Option<u64> {
+    let end = SLICE_END[cpu.0 as usize % MAX_CPUS].load(Relaxed);
+    (end != u64::MAX).then_some(end)
+}
+
+/// Makes a runnable vCPU known to the scheduler.
+pub fn wake(vcpu: &Vcpu) {
+    if !vcpu.runnable() {
+        return;
+    }
+    let now = arch::time::now();
+    if !vcpu.status.running.load(Relaxed) {
+        vcpu.runstate.lock().enter(State::RUNNABLE, now);
+    }
+    let poke = scheduler().lock().wake(now, UnitId(vcpu.unit));
+    if let Some(cpu) = poke {
+        cpu::raise(CpuId(cpu.0), Work::SCHEDULE);
+    }
+}
+
+fn poke_all(cpus: CpuSet) {
+    for cpu in cpus.iter() {
+        cpu::raise(CpuId(cpu.0), Work::SCHEDULE);
+    }
+}
+
+/// Makes a vCPU look at its pending events: wakes it when it is blocked, interrupts it when it runs elsewhere.
+pub fn kick(vcpu: &Vcpu) {
+    let status = &vcpu.status;
+    if status.blocked.swap(false, SeqCst) {
+        wake(vcpu);
+        return;
+    }
+    if status.polling.load(SeqCst) && vcpu.vcpu_info().u8(vcpu_offset::EVTCHN_UPCALL_MASK).load(SeqCst) == 0 {
+        wake_poller(vcpu);
+        return;
+    }
+    if status.running.load(SeqCst) {
+        let cpu = CpuId(status.cpu.load(Relaxed));
+        if cpu != cpu::this_cpu() {
+            cpu::poke(cpu);
+        }
+    }
+}
+
+/// Makes a vCPU look at what is due for it on its way back to the guest.
+pub fn deliver(vcpu: &Vcpu) {
+    if vcpu.status.blocked.swap(false, SeqCst) {
+        wake(vcpu);
+    }
+    cpu::raise(CpuId(vcpu.status.cpu.load(Relaxed)), Work::VCPU);
+}
+
+/// Ends a vCPU's `poll`.
+pub fn wake_poller(vcpu: &Vcpu) {
+    if vcpu.status.polling.swap(false, SeqCst) {
+        let domain = vcpu.domain();
+        domain.pollers.fetch_sub(1, SeqCst);
+        timers::stop(vcpu, timers::Kind::Poll);
+        wake(vcpu);
+    }
+}
+
+/// Makes a vCPU that must not run any more leave its CPU soon.
+pub fn stop(vcpu: &Vcpu) {
+    if vcpu.status.running.load(SeqCst) {
+        cpu::raise(CpuId(vcpu.status.cpu.load(Relaxed)), Work::SCHEDULE);
+    }
+}
+
+/// Gives up the rest of the current vCPU's turn.
+pub fn yield_now(vcpu: &Vcpu) {
+    scheduler().lock().yield_now(arch::time::now(), UnitId(vcpu.unit));
+    cpu::raise_here(Work::SCHEDULE);
+}
+
+/// Blocks the current vCPU until an event is pending for it.
+pub fn block(vcpu: &Vcpu) {
+    let info = vcpu.vcpu_info();
+    info.u8(vcpu_offset::EVTCHN_UPCALL_MASK).store(0, SeqCst);
+    vcpu.status.blocked.store(true, SeqCst);
+    if info.u8(vcpu_offset::EVTCHN_UPCALL_PENDING).load(SeqCst) != 0 {
+        vcpu.status.blocked.store(false, SeqCst);
+    } else {
+        cpu::raise_here(Work::SCHEDULE);
+    }
+}
+
+/// Chooses what this CPU does next and switches to it. Returns when a vCPU is loaded; an idle CPU waits in here.
+pub fn run() {
+    let here = cpu::this_cpu();
+    loop {
+        let now = arch::time::now();
+        let previous = current::vcpu();
+        let decision = {
+            let mut s = scheduler().lock();
+            if let Some(vcpu) = previous
+                && !vcpu.runnable()
+            {
+                s.sleep(now, UnitId(vcpu.unit));
+            }
+            s.schedule(now, Cpu(here.0))
+        };
+        poke_all(decision.poke);
+        SLICE_END[here.0 as usize % MAX_CPUS].store(decision.until.unwrap_or(u64::MAX), Relaxed);
+        let chosen = decision.next.map(|unit| unit.0);
+        if previous.map(|v| v.unit) != chosen || chosen.is_none() {
+            if let Some(vcpu) = previous {
+                unload(vcpu, now);
+            }
+            if let Some(unit) = chosen {
+                with_unit(unit, |vcpu| load(vcpu, now));
+            }
+        }
+        timers::reprogram();
+        if chosen.is_some() {
+            return;
+        }
+        idle();
+    }
+}
+
+/// Waits until this CPU has something to decide.
+fn idle() {
+    loop {
+        let work = cpu::take_work();
+        if work.contains(Work::TIMER) {
+            timers::run();
+        }
+        if work.contains(Work::CONSOLE) {
+            crate::console::input();
+        }
+        if work.contains(Work::SCHEDULE) || cpu::has_work() {
+            return;
+        }
+        arch::entry::wait_for_interrupt();
+    }
+}
+
+fn unload(vcpu: &Vcpu, now: u64) {
+    let here = cpu::this_cpu();
+    time::update_runstate(vcpu, if vcpu.runnable() { State::RUNNABLE } else { waiting_state(vcpu) }, now);
+    {
+        let mut saved = vcpu.context.lock();
+        crate::registers::sync_fpu(vcpu, &mut saved);
+        saved.save();
+    }
+    vcpu.domain().account.dirty.remove(here);
+    vcpu.status.running.store(false, SeqCst);
+}
+
+fn waiting_state(vcpu: &Vcpu) -> State {
+    if vcpu.status.down.load(Relaxed) { State::OFFLINE } else { State::BLOCKED }
+}
+
+fn load(vcpu: &Vcpu, now: u64) {
+    let here = cpu::this_cpu();
+    // The CPU that ran it last may still be saving it.
+    while vcpu.status.running.load(SeqCst) {
+        arch::tlb::serve();
+        core::hint::spin_loop();
+    }
+    vcpu.domain().account.dirty.insert(here);
+    vcpu.status.running.store(true, SeqCst);
+    let moved = vcpu.status.cpu.swap(here.0, Relaxed) != here.0;
+    let address = core::ptr::from_ref(vcpu) as usize;
+    {
+        let mut saved = vcpu.context.lock();
+        crate::registers::refresh(vcpu, &mut saved);
+        if saved.load(address, vcpu.vcpu_info().address()).is_err() {
+            vcpu.failsafe_due.store(true, Relaxed);
+            cpu::raise_here(Work::VCPU);
+        }
+    }
+    if moved {
+        time::update(vcpu);
+    }
+    time::update_runstate(vcpu, State::RUNNING, now);
+    debug_assert!(context::current() == address);
+}

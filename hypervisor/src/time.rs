@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The time that guests see: system time, wall clock, runstate areas.
+//!
+//! System time is nanoseconds since Xenith started. Every published area uses the scale that [`arch::time::now`] uses, so a
+//! guest computes exactly the hypervisor's time. Areas are updated under a version protocol: odd while a change is under
+//! way.
+
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::{AtomicU64, fence};
+
+use hypercalls::shared_info::{XEN_PVCLOCK_TSC_STABLE_BIT, shared_offset, vcpu_offset};
+use hypercalls::vcpu::{Runstate as State, XEN_RUNSTATE_UPDATE};
+use hypercalls::vm_assist::VmAssistType;
+use hypercalls::{GuestVa, VcpuTimeInfo};
+use zerocopy::IntoBytes;
+
+use crate::domain::Domain;
+use crate::shared::SharedFrame;
+use crate::vcpu::Vcpu;
+
+/// Wall-clock time when system time was 0, in ns since 1970.
+static WALL_AT_BOOT: AtomicU64 = AtomicU64::new(0);
+
+fn write_time_info(to: SharedFrame) {
+    let scale = arch::time::scale();
+    let version = to.u32(0);
+    version.fetch_add(1, SeqCst);
+    fence(SeqCst);
+    let tsc = arch::time::tsc();
+    to.u64(8).store(tsc, Relaxed);
+    to.u64(16).store(arch::time::from_tsc(tsc), Relaxed);
+    to.u32(24).store(scale.mul, Relaxed);
+    to.u8(28).store(scale.shift.cast_unsigned(), Relaxed);
+    let stable = if arch::time::tsc_is_stable() { XEN_PVCLOCK_TSC_STABLE_BIT } else { 0 };
+    to.u8(29).store(stable, Relaxed);
+    fence(SeqCst);
+    version.fetch_add(1, SeqCst);
+}
+
+/// Publishes the time in a vCPU's `vcpu_info`, and in its secondary area if it has one.
+pub fn update(vcpu: &Vcpu) {
+    let area = vcpu.vcpu_info().at(vcpu_offset::TIME);
+    write_time_info(area);
+    let secondary = vcpu.time_area.load(Relaxed);
+    if secondary != 0 {
+        let info = VcpuTimeInfo {
+            version: area.u32(0).load(Relaxed),
+            _pad0: 0,
+            tsc_timestamp: area.u64(8).load(Relaxed),
+            system_time: area.u64(16).load(Relaxed),
+            tsc_to_system_mul: area.u32(24).load(Relaxed),
+            tsc_shift: area.u8(28).load(Relaxed).cast_signed(),
+            flags: area.u8(29).load(Relaxed),
+            _pad1: [0; 2],
+        };
+        // A guest that unmapped its area loses the update, nothing else.
+        let _ = arch::guest::copy_to(GuestVa(secondary), info.as_bytes());
+    }
+}
+
+/// Sets the wall clock: `wall` ns since 1970 at system time `system`.
+pub fn set_wall_clock(wall: u64, system: u64) {
+    WALL_AT_BOOT.store(wall.saturating_sub(system), SeqCst);
+    crate::domain::for_each(|domain| publish_wall_clock(domain));
+}
+
+/// Publishes the wall clock in a domain's shared page.
+pub fn publish_wall_clock(domain: &Domain) {
+    let shared = domain.shared_info;
+    let at_boot = WALL_AT_BOOT.load(SeqCst);
+    let seconds = (at_boot / 1_000_000_000).wrapping_add(domain.time_offset.load(Relaxed));
+    let version = shared.u32(shared_offset::WC_VERSION);
+    version.fetch_add(1, SeqCst);
+    fence(SeqCst);
+    shared.u32(shared_offset::WC_SEC).store(seconds as u32, Relaxed);
+    shared.u32(shared_offset::WC_SEC_HI).store((seconds >> 32) as u32, Relaxed);
+    shared.u32(shared_offset::WC_NSEC).store((at_boot % 1_000_000_000) as u32, Relaxed);
+    fence(SeqCst);
+    version.fetch_add(1, SeqCst);
+}
+
+/// Changes a loaded vCPU's runstate and shows it the account.
+pub fn update_runstate(vcpu: &Vcpu, state: State, now: u64) {
+    let info = {
+        let mut account = vcpu.runstate.lock();
+        account.enter(state, now);
+        account.info(now)
+    };
+    let area = vcpu.runstate_area.load(Relaxed);
+    // The address is one of the kernel's address space; in user mode the next change will do.
+    if area == 0 || !arch::context::kernel_mode() {
+        return;
+    }
+    let mut info = info;
+    let marked = vcpu.domain().assists(VmAssistType::RUNSTATE_UPDATE_FLAG);
+    let entry_time = GuestVa(area.wrapping_add(8));
+    if marked {
+        info.state_entry_time |= XEN_RUNSTATE_UPDATE;
+        if arch::guest::write_u64(entry_time, info.state_entry_time).is_err() {
+            return;
+        }
+    }
+    // A guest that unmapped its area loses the update, nothing else.
+    if arch::guest::copy_to(GuestVa(area), info.as_bytes()).is_ok() && marked {
+        let _ = arch::guest::write_u64(entry_time, info.state_entry_time & !XEN_RUNSTATE_UPDATE);
+    }
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Exceptions that guests take: ours to repair, ours to emulate, or the guest's own.
+//!
+//! Everything that is not handled here ends as a bounce frame ([`bounce`]). The order matters: what costs least and
+//! happens most comes first.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use arch::cpu::{self, Work};
+use arch::{Regs, context, entry};
+use hypercalls::shared_info::vcpu_offset;
+use hypercalls::vm_assist::VmAssistType;
+use hypercalls::GuestVa;
+use hypercalls::addr::{HOLE_END, HOLE_START};
+
+use crate::bounce::{self, Extra};
+use crate::vcpu::Vcpu;
+use crate::{console, current, mmu, privileged, quirks, registers, schedule, timers};
+
+/// Vector of the serial line's interrupt.
+pub const CONSOLE_VECTOR: u8 = arch::platform::VECTOR_IRQ_FIRST;
+
+const DEBUG: u32 = 1;
+const NMI: u32 = 2;
+const INVALID_OPCODE: u32 = 6;
+const DEVICE_NOT_AVAILABLE: u32 = 7;
+const GENERAL_PROTECTION: u32 = 13;
+const PAGE_FAULT: u32 = 14;
+const MACHINE_CHECK: u32 = 18;
+
+/// Page-fault error code: the page was present; it was a write; a reserved bit was set; an instruction was fetched.
+const PF_PRESENT: u32 = 1;
+const PF_WRITE: u32 = 2;
+const PF_RESERVED: u32 = 8;
+const PF_FETCH: u32 = 16;
+/// General-protection error code: the selector is an IDT vector.
+const GP_IDT: u32 = 2;
+
+/// Handles an exception that interrupted a guest.
+pub fn guest_exception(regs: &mut Regs) {
+    let Some(vcpu) = current::vcpu() else { unreachable!("an exception from ring 3 without a vCPU") };
+    match regs.vector {
+        PAGE_FAULT => page_fault(vcpu, regs),
+        GENERAL_PROTECTION => general_protection(vcpu, regs),
+        DEVICE_NOT_AVAILABLE => device_not_available(vcpu, regs),
+        INVALID_OPCODE => {
+            if !privileged::forced_cpuid(vcpu, regs) {
+                reflect(vcpu, regs);
+            }
+        }
+        DEBUG => {
+            let seen = context::take_dr6();
+            vcpu.debug[6].fetch_or(seen & 0xe00f, Relaxed);
+            reflect(vcpu, regs);
+        }
+        NMI => log::warn!("an NMI interrupted d{}v{}", vcpu.domid.0, vcpu.id.0),
+        MACHINE_CHECK => panic!("machine check"),
+        entry::VECTOR_SYSENTER => system_call(vcpu, regs, &vcpu.sysenter, GENERAL_PROTECTION),
+        entry::VECTOR_SYSCALL32 => system_call(vcpu, regs, &vcpu.syscall32, INVALID_OPCODE),
+        _ => reflect(vcpu, regs),
+    }
+}
+
+/// Hands the exception in `regs` to the guest.
+fn reflect(vcpu: &Vcpu, regs: &mut Regs) {
+    let code = regs.error_code;
+    let has_code = matches!(regs.vector, 8 | 10..=14 | 17 | 21);
+    bounce::exception(vcpu, regs, regs.vector as u8, has_code.then_some(code));
+}
+
+/// A system call by another way than SYSCALL from 64-bit code; without a callback it is an exception.
+fn system_call(vcpu: &Vcpu, regs: &mut Regs, callback: &crate::vcpu::Entry, otherwise: u32) {
+    if callback.address.load(Relaxed) != 0 {
+        bounce::enter(vcpu, regs, callback, Extra::None);
+        return;
+    }
+    if otherwise == INVALID_OPCODE {
+        regs.rip = regs.rip.wrapping_sub(2);
+        bounce::exception(vcpu, regs, INVALID_OPCODE as u8, None);
+    } else {
+        bounce::exception(vcpu, regs, GENERAL_PROTECTION as u8, Some(0));
+    }
+}
+
+/// Handles SYSCALL in guest user mode.
+pub fn guest_syscall(regs: &mut Regs) {
+    let Some(vcpu) = current::vcpu() else { unreachable!("a system call without a vCPU") };
+    bounce::enter(vcpu, regs, &vcpu.syscall, Extra::None);
+}
+
+fn page_fault(vcpu: &Vcpu, regs: &mut Regs) {
+    let address = context::fault_address();
+    let code = regs.error_code;
+    if (HOLE_START..HOLE_END).contains(&address) {
+        if let Some(offset) = vcpu.window.ldt_offset(address) {
+            return ldt_fault(vcpu, regs, offset);
+        }
+    } else if context::kernel_mode()
+        && code & (PF_PRESENT | PF_WRITE | PF_RESERVED | PF_FETCH) == PF_PRESENT | PF_WRITE
+        && vcpu.domain().assists(VmAssistType::WRITABLE_PAGETABLES)
+        && mmu::emulate_table_write(vcpu, regs, address)
+    {
+        entry::want_iret(regs);
+        return;
+    }
+    if quirks::user_iret(vcpu, regs, address) {
+        return;
+    }
+    bounce::page_fault(vcpu, regs, address, code);
+}
+
+/// The CPU touched a descriptor of the LDT: map the page, or tell the guest about its own memory.
+fn ldt_fault(vcpu: &Vcpu, regs: &mut Regs, offset: u64) {
+    if registers::map_ldt_page(vcpu, offset) {
+        entry::want_iret(regs);
+        return;
+    }
+    let at = vcpu.ldt_base.load(Relaxed).wrapping_add(offset);
+    if GuestVa(at).is_canonical() {
+        let code = regs.error_code;
+        bounce::page_fault(vcpu, regs, at, code);
+    } else {
+        bounce::exception(vcpu, regs, GENERAL_PROTECTION as u8, Some((offset as u32 & 0xfff8) | 4));
+    }
+}
+
+fn device_not_available(vcpu: &Vcpu, regs: &mut Regs) {
+    arch::fpu::set_ts(false);
+    if vcpu.ts.swap(false, Relaxed) {
+        reflect(vcpu, regs);
+    } else {
+        entry::want_iret(regs);
+    }
+}
+
+fn general_protection(vcpu: &Vcpu, regs: &mut Regs) {
+    if regs.error_code & GP_IDT != 0 {
+        if !software_interrupt(vcpu, regs) {
+            reflect(vcpu, regs);
+        }
+        return;
+    }
+    if regs.error_code == 0 && privileged::emulate(vcpu, regs) {
+        return;
+    }
+    reflect(vcpu, regs);
+}
+
+/// INT n: every gate but three is closed to ring 3 by the hardware, and the guest's trap table says what is open.
+fn software_interrupt(vcpu: &Vcpu, regs: &mut Regs) -> bool {
+    let Some(vector) = quirks::int_vector(regs) else { return false };
+    let trap = &vcpu.traps[usize::from(vector)];
+    let level = if context::kernel_mode() { 1 } else { 3 };
+    if trap.dpl.load(Relaxed) < level {
+        // What the guest sees must be what hardware says, whatever the machine said.
+        regs.error_code = u32::from(vector) << 3 | GP_IDT;
+        return false;
+    }
+    regs.rip = regs.rip.wrapping_add(2);
+    bounce::enter(vcpu, regs, &trap.entry, Extra::None);
+    true
+}
+
+/// A fault in the hypervisor itself. Returns what to do next; does not return when it is a defect of ours.
+pub fn hypervisor_exception(regs: &mut Regs) -> entry::AfterFault {
+    if regs.vector == NMI {
+        if crate::panic::stopping() {
+            arch::machine::halt();
+        }
+        return entry::AfterFault::Resume;
+    }
+    if regs.vector == DEBUG {
+        // A guest's breakpoint or trace flag that hit on the way in (XSA-260): DR6 is cleared, nothing else is due.
+        let _ = context::take_dr6();
+        regs.rflags &= !(1 << 8);
+        return entry::AfterFault::Resume;
+    }
+    let address = context::fault_address();
+    if regs.vector == PAGE_FAULT
+        && let Some(vcpu) = current::vcpu()
+        && let Some(offset) = vcpu.window.ldt_offset(address)
+        && registers::map_ldt_page(vcpu, offset)
+    {
+        return entry::AfterFault::Resume;
+    }
+    let (vector, code) = (regs.vector, regs.error_code);
+    match entry::recover(regs) {
+        Some(entry::AfterFault::ToGuest) => {
+            let Some(vcpu) = current::vcpu() else { crate::panic::fault(regs) };
+            let frame = crate::panic::guest_frame();
+            frame.vector = 0;
+            let vector = if vector == PAGE_FAULT { GENERAL_PROTECTION } else { vector };
+            bounce::exception(vcpu, frame, vector as u8, Some(code));
+            entry::AfterFault::ToGuest
+        }
+        Some(after) => after,
+        None => crate::panic::fault(regs),
+    }
+}
+
+/// Handles an interrupt.
+pub fn interrupt(regs: &mut Regs) {
+    use arch::platform::{VECTOR_CALL, VECTOR_RESCHEDULE, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_TLB, apic};
+    let vector = regs.vector as u8;
+    if vector == VECTOR_SPURIOUS {
+        return;
+    }
+    apic::end_of_interrupt();
+    match vector {
+        VECTOR_TIMER => cpu::raise_here(Work::TIMER),
+        VECTOR_TLB => arch::tlb::serve(),
+        VECTOR_RESCHEDULE => {}
+        VECTOR_CALL => {
+            if crate::panic::stopping() {
+                arch::machine::halt();
+            }
+        }
+        CONSOLE_VECTOR => cpu::raise_here(Work::CONSOLE),
+        other => log::warn!("unexpected interrupt, vector {other:#x}"),
+    }
+}
+
+/// What is due before the current vCPU goes on: called by the exit path until nothing is left.
+pub fn exit_work(regs: &mut Regs) {
+    let work = cpu::take_work();
+    if work.contains(Work::TIMER) {
+        timers::run();
+    }
+    if work.contains(Work::CONSOLE) {
+        console::input();
+    }
+    let must_choose = current::vcpu().is_none_or(|vcpu| !vcpu.runnable());
+    if work.contains(Work::SCHEDULE) || must_choose {
+        schedule::run();
+    }
+    if cpu::has_work() {
+        return;
+    }
+    let Some(vcpu) = current::vcpu() else { return };
+    if vcpu.failsafe_due.swap(false, Relaxed) {
+        let selectors = context::current_selectors();
+        bounce::enter(vcpu, regs, &vcpu.failsafe, Extra::Selectors(selectors));
+    }
+    if vcpu.nmi_pending.load(Relaxed) && !vcpu.nmi_masked.swap(true, Relaxed) {
+        vcpu.nmi_pending.store(false, Relaxed);
+        bounce::exception(vcpu, regs, NMI as u8, None);
+    }
+    let info = vcpu.vcpu_info();
+    if info.u8(vcpu_offset::EVTCHN_UPCALL_PENDING).load(Relaxed) != 0
+        && info.u8(vcpu_offset::EVTCHN_UPCALL_MASK).load(Relaxed) == 0
+    {
+        bounce::event(vcpu, regs);
+    }
+}
