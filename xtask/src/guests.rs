@@ -2,32 +2,58 @@
 //! The test guests: which there are, their build, and what their report says.
 
 use crate::process;
-use crate::project::Project;
+use crate::project::{self, Project};
 use crate::toolchain::Toolchain;
 use anyhow::{Context, Result};
-use std::fs;
+use serde::Deserialize;
 use std::path::PathBuf;
 
 /// The guest that measures; it is no test.
 pub(crate) const BENCH: &str = "bench";
 
-/// The names of the guests, from the programs in `tests/guests/src/bin`.
-pub(crate) fn names(project: &Project) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(project.root.join("tests/guests/src/bin")) else {
-        return Vec::new();
-    };
-    let mut names: Vec<String> = entries
-        .flatten()
-        .map(|entry| {
-            entry
-                .file_name()
-                .to_string_lossy()
-                .trim_end_matches(".rs")
-                .to_owned()
-        })
-        .collect();
-    names.sort();
-    names
+/// What `tests/guests/guests.toml` says of one guest: the machine it needs, and how much it checks there.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Entry {
+    /// What the test is called.
+    pub(crate) name: String,
+    /// The program.
+    pub(crate) binary: String,
+    /// CPUs.
+    pub(crate) cpus: Option<u32>,
+    /// MiB of memory.
+    pub(crate) memory: Option<u32>,
+    /// Further QEMU options.
+    #[serde(default)]
+    pub(crate) qemu: String,
+    /// Further options of the hypervisor.
+    #[serde(default)]
+    pub(crate) hypervisor: String,
+    /// The guest's command line.
+    #[serde(default)]
+    pub(crate) cmdline: String,
+    /// Seconds until it counts as hung.
+    pub(crate) timeout: Option<u64>,
+    /// The least number of checks that must have held.
+    #[serde(default)]
+    pub(crate) passed: usize,
+    /// True for a guest that counts instructions instead of checking.
+    #[serde(default)]
+    pub(crate) icount: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct List {
+    guest: Vec<Entry>,
+}
+
+/// The guests that `tests/guests/guests.toml` lists.
+pub(crate) fn listed(project: &Project) -> Result<Vec<Entry>> {
+    let file = project.root.join("tests/guests/guests.toml");
+    let text = String::from_utf8(project::read(&file)?)?;
+    let list: List = toml::from_str(&text).with_context(|| format!("in {}", file.display()))?;
+    Ok(list.guest)
 }
 
 /// Builds all guests and returns the directory that holds their programs.
@@ -79,11 +105,14 @@ impl Report {
     }
 
     /// Why the report is no success, if it is none.
-    pub(crate) fn complaint(&self) -> Option<String> {
+    pub(crate) fn complaint(&self, least: usize) -> Option<String> {
         match self.done {
             _ if !self.failed.is_empty() => Some(self.failed.join("\n  ")),
             None => Some("the guest did not finish".to_owned()),
             Some((0, 0)) => Some("the guest checked nothing".to_owned()),
+            Some((passed, 0)) if passed < least => Some(format!(
+                "the guest made {passed} checks, at least {least} were expected"
+            )),
             Some((passed, 0)) if passed == self.passed => None,
             Some((passed, failed)) => Some(format!(
                 "the guest counts {passed} passed and {failed} failed, its lines say {} and 0",
@@ -101,20 +130,21 @@ mod tests {
     fn a_finished_report_without_failures_passes() {
         let report = Report::parse("(XEN) boot\nok a\nok b\nskip c: no such CPU\ndone 2 0\n");
         assert_eq!(
-            (report.passed, report.skipped, report.complaint()),
+            (report.passed, report.skipped, report.complaint(0)),
             (2, 1, None)
         );
     }
 
     #[test]
     fn lost_lines_and_failures_are_complaints() {
-        assert!(Report::parse("ok a\ndone 2 0\n").complaint().is_some());
+        assert!(Report::parse("ok a\ndone 2 0\n").complaint(0).is_some());
+        assert!(Report::parse("ok a\ndone 1 0\n").complaint(2).is_some());
         assert!(
             Report::parse("ok a\nnot ok b: 1\ndone 1 1\n")
-                .complaint()
+                .complaint(0)
                 .is_some()
         );
-        assert!(Report::parse("ok a\n").complaint().is_some());
-        assert!(Report::parse("ok a\ndone 1 0").complaint().is_some());
+        assert!(Report::parse("ok a\n").complaint(0).is_some());
+        assert!(Report::parse("ok a\ndone 1 0").complaint(0).is_some());
     }
 }

@@ -82,6 +82,7 @@ fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verd
     let mut machine = scenario.machine.clone();
     machine.cpu.get_or_insert_with(|| files.cpu.clone());
     let mut command = machine.command(&iso_path, Serial::Pipes)?;
+    command.args(&scenario.qemu);
     let console = Console::start(&mut command, &logs.join(format!("{name}.log")))?;
     let mut watch = Watch::new(scenario, console);
     let limit = Duration::from_secs(scenario.timeout * u64::from(files.slow));
@@ -275,7 +276,7 @@ impl<'a> Watch<'a> {
 
     fn judge(&self, ended: Option<ExitStatus>) -> Option<String> {
         if matches!(self.scenario.boot, Boot::Guest(_)) {
-            return Report::parse(self.console.text()).complaint();
+            return Report::parse(self.console.text()).complaint(self.scenario.passed);
         }
         if let Some(step) = self.scenario.steps.get(self.step) {
             return Some(format!("the machine ended before '{}' appeared", step.wait));

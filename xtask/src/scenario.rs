@@ -4,10 +4,11 @@
 //! They are described in `tests/integration/*.toml`. A scenario may list variants, each of which overrides some of its
 //! settings and is a test of its own, named `SCENARIO/VARIANT`.
 
+use crate::guests;
 use crate::kernels::Packing;
 use crate::machine::MachineArgs;
 use crate::project::{self, Project};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::fs;
 use std::path::Path;
@@ -107,6 +108,10 @@ pub(crate) struct Scenario {
     pub(crate) end: End,
     /// Seconds until it counts as hung.
     pub(crate) timeout: u64,
+    /// The least number of checks that a guest must have made.
+    pub(crate) passed: usize,
+    /// Further arguments for QEMU.
+    pub(crate) qemu: Vec<String>,
 }
 
 /// What no scenario may print, unless it says otherwise.
@@ -172,6 +177,8 @@ impl Settings {
             forbid: self.forbid.unwrap_or_else(forbidden),
             end: self.end.unwrap_or_default(),
             timeout: self.timeout.unwrap_or(TIMEOUT),
+            passed: 0,
+            qemu: Vec::new(),
         }
     }
 }
@@ -193,16 +200,23 @@ impl Scenario {
     }
 }
 
-/// The scenario of a test guest that no description mentions.
-pub(crate) fn of_guest(guest: &str) -> Scenario {
+/// The scenario of a guest, as its list describes it.
+pub(crate) fn of_guest(guest: guests::Entry) -> Scenario {
     let settings = Settings {
-        name: format!("guest/{guest}"),
-        boot: Some(Boot::Guest(guest.to_owned())),
-        mem: Some("256M".to_owned()),
-        timeout: Some(120),
+        name: format!("guest/{}", guest.name),
+        boot: Some(Boot::Guest(guest.binary)),
+        cmdline: Some(guest.cmdline),
+        hv_cmdline: Some(guest.hypervisor),
+        smp: guest.cpus,
+        mem: Some(format!("{}M", guest.memory.unwrap_or(512))),
+        timeout: Some(guest.timeout.unwrap_or(60)),
         ..Settings::default()
     };
-    settings.decide()
+    Scenario {
+        passed: guest.passed,
+        qemu: guest.qemu.split_whitespace().map(str::to_owned).collect(),
+        ..settings.decide()
+    }
 }
 
 /// Linux to the shell, and off.
@@ -234,14 +248,6 @@ pub(crate) fn described(project: &Project) -> Result<Vec<Scenario>> {
     let mut scenarios = Vec::new();
     for file in files {
         scenarios.extend(parse(&file)?);
-    }
-    for (index, scenario) in scenarios.iter().enumerate() {
-        if scenarios[..index]
-            .iter()
-            .any(|other| other.name == scenario.name)
-        {
-            bail!("two scenarios have the name {}", scenario.name);
-        }
     }
     Ok(scenarios)
 }

@@ -114,19 +114,20 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
 
 /// The guests first, since they say most about what is wrong, then what is described.
 fn all_scenarios(project: &Project) -> Result<Vec<Scenario>> {
-    let described = scenario::described(project)?;
-    let names = guests::names(project)
+    let listed = guests::listed(project)?
         .into_iter()
-        .filter(|name| name != guests::BENCH);
-    let mut all: Vec<Scenario> = names
-        .filter(|name| {
-            !described
-                .iter()
-                .any(|other| other.boot == Boot::Guest(name.clone()))
-        })
-        .map(|name| scenario::of_guest(&name))
+        .filter(|guest| !guest.icount);
+    let all: Vec<Scenario> = listed
+        .map(scenario::of_guest)
+        .chain(scenario::described(project)?)
         .collect();
-    all.extend(described);
+    for (index, scenario) in all.iter().enumerate() {
+        ensure!(
+            all[..index].iter().all(|other| other.name != scenario.name),
+            "two scenarios have the name {}",
+            scenario.name
+        );
+    }
     Ok(all)
 }
 
