@@ -207,8 +207,10 @@ fn loads(gdt: u64) {
     );
     let beyond = through_fs(511 << 3 | 3);
     check!("empty-entry", beyond.is_err(), "{beyond:x?}");
-    let frame = probe!("push {s}", "lea {t}, [rip + 77f]", "push {t}", "retfq", "77:", "ud2";
-        s = in(reg) 2u64 << 3 | 3, t = out(reg) _);
+    let frame = probe!("mov {t}, rsp", "push {ss}", "push {t}", "push 0x2", "push {cs}", "lea {t}, [rip + 77f]",
+        "push {t}", "push 0", "push rcx", "push r11", "push rax", "mov eax, 23", "syscall", "77:", "ud2";
+        cs = in(reg) 2u64 << 3, ss = in(reg) abi::FLAT_SS, t = out(reg) _,
+        out("rax") _, out("rcx") _, out("r11") _);
     check!(
         "own-code-segment",
         frame.is_some_and(|f| f.vector == 6 && f.cs() == 2 << 3),

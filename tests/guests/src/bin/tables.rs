@@ -129,7 +129,7 @@ fn bad_tables() {
             mmuext::PIN_L1,
             mem::reference(l1, pte::P | pte::RW),
         ),
-        ("l1-maps-nothing", mmuext::PIN_L1, 0xff_ffff_f000 | pte::P),
+        ("l1-maps-local-apic", mmuext::PIN_L1, 0xfee0_0000 | pte::P),
         (
             "l1-address-bits",
             mmuext::PIN_L1,

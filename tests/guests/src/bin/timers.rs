@@ -62,7 +62,7 @@ fn clock() {
     equal!("system-time-monotonic", back, 0);
     let mut versions = 0;
     let (start, mut version) = (time::now(), time::info().version);
-    while time::now() - start < 1500 * MS {
+    while versions == 0 && time::now() - start < 4500 * MS {
         let now = time::info().version;
         versions += u64::from(now != version);
         version = now;
@@ -70,7 +70,7 @@ fn clock() {
     check!(
         "time-info-refreshed",
         versions > 0,
-        "not refreshed within 1.5 s"
+        "not refreshed within 4.5 s"
     );
 }
 
