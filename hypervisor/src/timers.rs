@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn timers_come_out_in_order_whatever_is_armed_and_stopped() {
         let seed = std::env::var("XENITH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(42u64);
-        println!("seed {seed}");
+        std::println!("seed {seed}");
         let mut state = seed;
         let mut random = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

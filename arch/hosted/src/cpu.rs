@@ -2,14 +2,33 @@
 //! Simulated CPUs. A thread says which CPU it is; one that never did gets a number of its own from the top of the
 //! range, so that per-CPU bookkeeping of unrelated tests never meets.
 
+use crate::area::{self, area};
+use crate::ipi;
 use arch_types::{CpuId, CpuMask, MAX_CPUS};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+
+bitflags::bitflags! {
+    /// What a CPU has to do before it returns to a guest.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Work: u32 {
+        /// Choose again which vCPU runs.
+        const SCHEDULE = 1;
+        /// Look at the timers.
+        const TIMER = 1 << 1;
+        /// The current vCPU has something to be delivered, or must not go on.
+        const VCPU = 1 << 2;
+        /// Read the console.
+        const CONSOLE = 1 << 3;
+    }
+}
 
 static ONLINE: AtomicU16 = AtomicU16::new(1);
 static NEXT_ANONYMOUS: AtomicU16 = AtomicU16::new(0);
 /// Questions left until preemption is wanted; `u64::MAX`: never.
 static PREEMPT_AFTER: AtomicU64 = AtomicU64::new(u64::MAX);
+/// What [`reset_budget`] sets that to.
+static BUDGET: AtomicU64 = AtomicU64::new(u64::MAX);
 
 std::thread_local! {
     static CURRENT: Cell<Option<CpuId>> = const { Cell::new(None) };
@@ -59,12 +78,75 @@ pub fn preempt_pending() -> bool {
     left == 0
 }
 
-/// Wants preemption from the question after the next `questions` on, until told otherwise; `None`: never.
+/// Wants preemption from the question after the next `questions` on, until told otherwise; `None`: never. A call that
+/// starts ([`reset_budget`]) gets as many questions again.
 pub fn preempt_after(questions: Option<u64>) {
-    PREEMPT_AFTER.store(questions.unwrap_or(u64::MAX), Ordering::Relaxed);
+    BUDGET.store(questions.unwrap_or(u64::MAX), Ordering::Relaxed);
+    reset_budget();
+}
+
+/// Starts the work count of a call anew.
+pub fn reset_budget() {
+    PREEMPT_AFTER.store(BUDGET.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
 /// True when [`preempt_after`] had set a number and it has run out.
 pub fn preempt_ran_out() -> bool {
     PREEMPT_AFTER.load(Ordering::Relaxed) == 0
+}
+
+/// Gives a CPU work, with a kick if it is another one.
+pub fn raise(cpu: CpuId, work: Work) {
+    let before = area::of(cpu).work.fetch_or(work.bits(), Ordering::SeqCst);
+    if cpu != this_cpu() && before & work.bits() != work.bits() {
+        ipi::reschedule(cpu);
+    }
+}
+
+/// Gives this CPU work.
+pub fn raise_here(work: Work) {
+    area().work.fetch_or(work.bits(), Ordering::SeqCst);
+}
+
+/// Takes all work of this CPU.
+pub fn take_work() -> Work {
+    Work::from_bits_retain(area().work.swap(0, Ordering::SeqCst))
+}
+
+/// True when this CPU has work.
+pub fn has_work() -> bool {
+    area().work.load(Ordering::SeqCst) != 0
+}
+
+/// Interrupts a CPU so that it looks at its work.
+pub fn poke(cpu: CpuId) {
+    ipi::reschedule(cpu);
+}
+
+/// Points this CPU's exit path at a `vcpu_info`, or at nothing.
+pub fn set_vcpu_info(info: Option<usize>) {
+    area().vcpu_info.store(info.unwrap_or(0), Ordering::Relaxed);
+}
+
+/// Returns what [`set_vcpu_info`] set, 0 for nothing.
+pub fn vcpu_info() -> usize {
+    area().vcpu_info.load(Ordering::Relaxed)
+}
+
+/// Returns CR0 as guests run with it, but for TS.
+pub const fn guest_cr0() -> u64 {
+    0x8001_0033
+}
+
+/// Returns CR4 as the hypervisor chose it at boot.
+pub const fn host_cr4() -> u64 {
+    1 << 5 | 1 << 6 | 1 << 7 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 16 | 1 << 18 | 1 << 20 | 1 << 21
+}
+
+/// Writes back and drops all caches of this CPU: they are coherent.
+pub fn flush_cache() {}
+
+/// True once a CPU has been brought up.
+pub fn is_online(cpu: CpuId) -> bool {
+    online().contains(cpu)
 }

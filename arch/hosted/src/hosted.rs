@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Starting the hosted machine, and holding it while a test runs.
 
-use crate::{console, cpu, guest, ipi, phys, time, timer, tlb};
+use crate::{area, console, cpu, guest, ipi, phys, port, time, timer, tlb, window};
 use arch_types::CpuId;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,11 +21,14 @@ pub fn boot(bytes: usize, cpus: usize) -> Machine {
     cpu::set_online(cpus);
     cpu::set_this_cpu(CpuId(0));
     cpu::preempt_after(None);
+    area::reset();
     tlb::reset();
     guest::reset();
     time::reset();
     timer::reset();
     console::reset();
+    port::reset();
+    window::reset();
     ipi::take_kicked();
     Machine { _guard: guard }
 }

@@ -16,14 +16,22 @@ pub use arch_types::{
     AtomicCpuMask, CpuId, CpuMask, Flush, GuestFault, MAX_CPUS, Regs, cpumask, regs,
 };
 
+mod area;
 pub mod console;
+pub mod context;
 pub mod cpu;
+pub mod entry;
+pub mod features;
+pub mod fpu;
 pub mod guest;
 pub mod hosted;
 pub mod ipi;
 pub mod machine;
+pub mod msr;
 pub mod phys;
+pub mod port;
 pub mod sync;
 pub mod time;
 pub mod timer;
 pub mod tlb;
+pub mod window;

@@ -35,6 +35,21 @@ pub fn scale() -> TscScale {
     }
 }
 
+/// Returns the time since boot, in ns, at which the TSC read this.
+pub fn from_tsc(tsc: u64) -> u64 {
+    tsc
+}
+
+/// True when the TSC runs at one rate for ever, in step on all CPUs.
+pub fn tsc_is_stable() -> bool {
+    true
+}
+
+/// Returns once the time has come: the clock is moved on to it.
+pub fn wait_until(deadline_ns: u64) {
+    NOW.fetch_max(deadline_ns, Ordering::SeqCst);
+}
+
 /// Moves the clock on.
 pub fn advance(ns: u64) {
     NOW.fetch_add(ns, Ordering::SeqCst);

@@ -15,6 +15,10 @@ pub struct Cached {
     pub mfn: Mfn,
     /// Whether writes are let through.
     pub writable: bool,
+    /// Whether instructions are fetched through it.
+    pub executable: bool,
+    /// Whether it survives a load of CR3.
+    pub global: bool,
 }
 
 /// Advances with every full flush; starts above 0 so that frames stamped 0 (never mapped) need none.
@@ -69,6 +73,15 @@ pub fn flush_since(cpus: &CpuMask, stamp: u32) {
         .filter(|cpu| LAST[cpu.0 as usize % MAX_CPUS].load(Ordering::SeqCst) <= stamp)
         .for_each(|cpu| flush_one(cpu, Flush::All));
 }
+
+/// Drops what a load of CR3 on this CPU drops.
+pub(crate) fn flush_not_global() {
+    let cpu = crate::cpu::this_cpu();
+    cache().retain(|(c, _), cached| *c != cpu || cached.global);
+}
+
+/// Does what a shootdown wants of this CPU: flushes of simulated TLBs need no answer.
+pub fn serve() {}
 
 /// Returns how many full flushes there were, each CPU counted.
 pub fn full_flushes() -> u64 {

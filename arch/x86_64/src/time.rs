@@ -13,3 +13,10 @@ pub fn from_tsc(tsc: u64) -> u64 {
 pub fn tsc_is_stable() -> bool {
     crate::platform::clock::tsc_is_invariant()
 }
+
+/// Returns once the time, in ns since boot, has come.
+pub fn wait_until(deadline_ns: u64) {
+    while now() < deadline_ns {
+        core::hint::spin_loop();
+    }
+}
