@@ -152,9 +152,6 @@ pub fn after_crash(what: &str) -> ! {
     }
     log::error!("{what}: resetting the machine in five seconds");
     crate::console::flush();
-    let end = arch::time::now() + 5_000_000_000;
-    while arch::time::now() < end {
-        core::hint::spin_loop();
-    }
+    arch::time::wait_until(arch::time::now() + 5_000_000_000);
     arch::machine::reset()
 }

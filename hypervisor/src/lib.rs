@@ -26,6 +26,8 @@ pub mod guest;
 pub mod host;
 pub mod hypercall_page;
 pub mod initialise;
+#[cfg(target_os = "none")]
+pub mod interrupts;
 pub mod io_rights;
 pub mod log_ring;
 pub mod machine_map;
@@ -43,6 +45,5 @@ pub mod schedule;
 pub mod shared;
 pub mod time;
 pub mod timers;
-#[cfg(target_os = "none")]
 pub mod traps;
 pub mod vcpu;

@@ -14,7 +14,7 @@ mod processors;
 use arch::Regs;
 use boot::options::Options;
 use boot::{BootInfo, options};
-use hypervisor::{console, crash, panic, schedule, traps};
+use hypervisor::{console, crash, interrupts, panic, schedule, traps};
 use spin::{Mutex, Once};
 
 #[global_allocator]
@@ -129,13 +129,13 @@ extern "C" fn xenith_guest_exception(regs: &mut Regs) {
 /// An exception that interrupted the hypervisor.
 #[unsafe(no_mangle)]
 extern "C" fn xenith_hypervisor_exception(regs: &mut Regs) -> u32 {
-    traps::hypervisor_exception(regs) as u32
+    interrupts::hypervisor_exception(regs) as u32
 }
 
 /// An interrupt.
 #[unsafe(no_mangle)]
 extern "C" fn xenith_interrupt(regs: &mut Regs) {
-    traps::interrupt(regs);
+    interrupts::interrupt(regs);
 }
 
 /// Work that is due before the return to a guest.

@@ -17,15 +17,12 @@ use crate::bounce::{self, Extra};
 use crate::vcpu::Vcpu;
 use crate::{console, current, mmu, privileged, quirks, registers, schedule, timers};
 
-/// Vector of the serial line's interrupt.
-pub const CONSOLE_VECTOR: u8 = arch::platform::VECTOR_IRQ_FIRST;
-
-const DEBUG: u32 = 1;
-const NMI: u32 = 2;
+pub(crate) const DEBUG: u32 = 1;
+pub(crate) const NMI: u32 = 2;
 const INVALID_OPCODE: u32 = 6;
 const DEVICE_NOT_AVAILABLE: u32 = 7;
-const GENERAL_PROTECTION: u32 = 13;
-const PAGE_FAULT: u32 = 14;
+pub(crate) const GENERAL_PROTECTION: u32 = 13;
+pub(crate) const PAGE_FAULT: u32 = 14;
 const MACHINE_CHECK: u32 = 18;
 
 /// Page-fault error code: the page was present; it was a write; a reserved bit was set; an instruction was fetched.
@@ -159,65 +156,6 @@ fn software_interrupt(vcpu: &Vcpu, regs: &mut Regs) -> bool {
     regs.rip = regs.rip.wrapping_add(2);
     bounce::enter(vcpu, regs, &trap.entry, Extra::None);
     true
-}
-
-/// A fault in the hypervisor itself. Returns what to do next; does not return when it is a defect of ours.
-pub fn hypervisor_exception(regs: &mut Regs) -> entry::AfterFault {
-    if regs.vector == NMI {
-        if crate::panic::stopping() {
-            arch::machine::halt();
-        }
-        return entry::AfterFault::Resume;
-    }
-    if regs.vector == DEBUG {
-        // A guest's breakpoint or trace flag that hit on the way in (XSA-260): DR6 is cleared, nothing else is due.
-        let _ = context::take_dr6();
-        regs.rflags &= !(1 << 8);
-        return entry::AfterFault::Resume;
-    }
-    let address = context::fault_address();
-    if regs.vector == PAGE_FAULT
-        && let Some(vcpu) = current::vcpu()
-        && let Some(offset) = vcpu.window.ldt_offset(address)
-        && registers::map_ldt_page(vcpu, offset)
-    {
-        return entry::AfterFault::Resume;
-    }
-    let (vector, code) = (regs.vector, regs.error_code);
-    match entry::recover(regs) {
-        Some(entry::AfterFault::ToGuest) => {
-            let Some(vcpu) = current::vcpu() else { crate::panic::fault(regs) };
-            let frame = crate::panic::guest_frame();
-            frame.vector = 0;
-            let vector = if vector == PAGE_FAULT { GENERAL_PROTECTION } else { vector };
-            bounce::exception(vcpu, frame, vector as u8, Some(code));
-            entry::AfterFault::ToGuest
-        }
-        Some(after) => after,
-        None => crate::panic::fault(regs),
-    }
-}
-
-/// Handles an interrupt.
-pub fn interrupt(regs: &mut Regs) {
-    use arch::platform::{VECTOR_CALL, VECTOR_RESCHEDULE, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_TLB, apic};
-    let vector = regs.vector as u8;
-    if vector == VECTOR_SPURIOUS {
-        return;
-    }
-    apic::end_of_interrupt();
-    match vector {
-        VECTOR_TIMER => cpu::raise_here(Work::TIMER),
-        VECTOR_TLB => arch::tlb::serve(),
-        VECTOR_RESCHEDULE => {}
-        VECTOR_CALL => {
-            if crate::panic::stopping() {
-                arch::machine::halt();
-            }
-        }
-        CONSOLE_VECTOR => cpu::raise_here(Work::CONSOLE),
-        other => log::warn!("unexpected interrupt, vector {other:#x}"),
-    }
 }
 
 /// What is due before the current vCPU goes on: called by the exit path until nothing is left.

@@ -103,7 +103,7 @@ pub(super) fn routes(platform: &Platform) {
     let base = super::command_line_options().com1.io_base;
     let Some(irq) = serial::legacy_irq(base) else { return };
     let (gsi, mode) = platform.isa_irq(irq);
-    match ioapic::route(gsi, hypervisor::traps::CONSOLE_VECTOR, apic::id(), mode, false) {
+    match ioapic::route(gsi, hypervisor::interrupts::CONSOLE_VECTOR, apic::id(), mode, false) {
         Ok(()) => serial::receive_interrupt(true),
         Err(error) => log::warn!("the serial line's interrupt cannot be routed: {error:?}"),
     }

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What interrupts the hypervisor or a guest from the machine's side: interrupts, NMIs, faults in the hypervisor itself.
+
+use arch::cpu::{self, Work};
+use arch::{Regs, context, entry};
+
+use crate::traps::{DEBUG, GENERAL_PROTECTION, NMI, PAGE_FAULT};
+use crate::{bounce, current, registers};
+
+/// Vector of the serial line's interrupt.
+pub const CONSOLE_VECTOR: u8 = arch::platform::VECTOR_IRQ_FIRST;
+
+/// A fault in the hypervisor itself. Returns what to do next; does not return when it is a defect of ours.
+pub fn hypervisor_exception(regs: &mut Regs) -> entry::AfterFault {
+    if regs.vector == NMI {
+        if crate::panic::stopping() {
+            arch::machine::halt();
+        }
+        return entry::AfterFault::Resume;
+    }
+    if regs.vector == DEBUG {
+        // A guest's breakpoint or trace flag that hit on the way in (XSA-260): DR6 is cleared, nothing else is due.
+        let _ = context::take_dr6();
+        regs.rflags &= !(1 << 8);
+        return entry::AfterFault::Resume;
+    }
+    let address = context::fault_address();
+    if regs.vector == PAGE_FAULT
+        && let Some(vcpu) = current::vcpu()
+        && let Some(offset) = vcpu.window.ldt_offset(address)
+        && registers::map_ldt_page(vcpu, offset)
+    {
+        return entry::AfterFault::Resume;
+    }
+    let (vector, code) = (regs.vector, regs.error_code);
+    match entry::recover(regs) {
+        Some(entry::AfterFault::ToGuest) => {
+            let Some(vcpu) = current::vcpu() else { crate::panic::fault(regs) };
+            let frame = crate::panic::guest_frame();
+            frame.vector = 0;
+            let vector = if vector == PAGE_FAULT { GENERAL_PROTECTION } else { vector };
+            bounce::exception(vcpu, frame, vector as u8, Some(code));
+            entry::AfterFault::ToGuest
+        }
+        Some(after) => after,
+        None => crate::panic::fault(regs),
+    }
+}
+
+/// Handles an interrupt.
+pub fn interrupt(regs: &mut Regs) {
+    use arch::platform::{VECTOR_CALL, VECTOR_RESCHEDULE, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_TLB, apic};
+    let vector = regs.vector as u8;
+    if vector == VECTOR_SPURIOUS {
+        return;
+    }
+    apic::end_of_interrupt();
+    match vector {
+        VECTOR_TIMER => cpu::raise_here(Work::TIMER),
+        VECTOR_TLB => arch::tlb::serve(),
+        VECTOR_RESCHEDULE => {}
+        VECTOR_CALL => {
+            if crate::panic::stopping() {
+                arch::machine::halt();
+            }
+        }
+        CONSOLE_VECTOR => cpu::raise_here(Work::CONSOLE),
+        other => log::warn!("unexpected interrupt, vector {other:#x}"),
+    }
+}
