@@ -76,6 +76,15 @@ pub fn slice_end(cpu: CpuId) -> Option<u64> {
     (end != u64::MAX).then_some(end)
 }
 
+/// Calls for a new decision when the running vCPU's slice on this CPU is over.
+pub fn check_slice(here: CpuId, now: u64) {
+    let end = &SLICE_END[here.0 as usize % MAX_CPUS];
+    if end.load(Relaxed) <= now {
+        end.store(u64::MAX, Relaxed);
+        cpu::raise_here(Work::SCHEDULE);
+    }
+}
+
 /// Makes a runnable vCPU known to the scheduler.
 pub fn wake(vcpu: &Vcpu) {
     if !vcpu.runnable() {
@@ -170,7 +179,8 @@ pub fn run() {
             if let Some(vcpu) = previous
                 && !vcpu.runnable()
             {
-                s.sleep(now, UnitId(vcpu.unit));
+                // The CPU to tell is this one, which is about to decide anyway.
+                let _ = s.sleep(now, UnitId(vcpu.unit));
             }
             s.schedule(now, Cpu(here.0))
         };
@@ -215,7 +225,7 @@ fn unload(vcpu: &Vcpu, now: u64) {
     time::update_runstate(vcpu, if vcpu.runnable() { State::RUNNABLE } else { waiting_state(vcpu) }, now);
     {
         let mut saved = vcpu.context.lock();
-        crate::registers::sync_fpu(vcpu, &mut saved);
+        crate::registers::sync(vcpu, &mut saved);
         saved.save();
     }
     vcpu.domain().account.dirty.remove(here);

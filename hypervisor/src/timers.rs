@@ -196,6 +196,7 @@ pub fn run() {
         let Some(timer) = queue(here).lock().pop_due(now) else { break };
         schedule::with_unit(timer / KINDS, |vcpu| fire(vcpu, timer % KINDS, now));
     }
+    schedule::check_slice(here, arch::time::now());
     reprogram();
 }
 
