@@ -48,8 +48,8 @@ pub fn write<T: IntoBytes + Immutable>(ptr: GuestPtr<T>, value: &T) -> Result<()
     write_at(ptr, 0, value)
 }
 
-/// Reads up to 15 bytes of code at `rip`, fewer where the next page is not there; returns how many.
-pub fn fetch(rip: GuestVa, buffer: &mut [u8; 15]) -> usize {
+/// Reads code at `rip` (less than a page of it), less where the next page is not there; returns how many bytes.
+pub fn fetch(rip: GuestVa, buffer: &mut [u8]) -> usize {
     if guest::copy_from(buffer, rip).is_ok() {
         return buffer.len();
     }

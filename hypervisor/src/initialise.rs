@@ -12,6 +12,7 @@ use hypercalls::{Errno, GuestPtr, GuestVa, Maddr, Mfn, Result, TrapInfo, VcpuGue
 use mm::pt::RootUse;
 
 use crate::dispatch::Outcome;
+use crate::emulate::crdr::{self, DebugRegs};
 use crate::ops::registers::set_trap;
 use crate::vcpu::Vcpu;
 use crate::{guest, registers, time};
@@ -41,7 +42,8 @@ fn canonical(addresses: &[u64]) -> Result<()> {
 /// Sets the state of a vCPU that is not running and makes it initialised; it stays down.
 ///
 /// # Errors
-/// `EINVAL` for an address that is not canonical, or frames that cannot be what they should be.
+/// `EINVAL` for an address that is not canonical, or frames that cannot be what they should be; what
+/// [`DebugRegs::write`] says of the debug registers.
 pub fn set(target: &Vcpu, from: &VcpuGuestContext) -> Result<()> {
     let user = &from.user_regs;
     canonical(&[from.event_callback_eip, from.failsafe_callback_eip, from.syscall_callback_eip])?;
@@ -52,6 +54,8 @@ pub fn set(target: &Vcpu, from: &VcpuGuestContext) -> Result<()> {
     if from.ldt_ents != 0 && from.ldt_base & 4095 != 0 {
         return Err(Errno::EINVAL);
     }
+    let cr4 = crdr::guest_cr4(from.ctrlreg[4], &target.domain().cpuid, arch::cpu::host_cr4());
+    let debug = debug_registers(from, cr4)?;
     take_roots(target, Maddr(from.ctrlreg[3]).mfn(), Maddr(from.ctrlreg[1]).mfn())?;
     let frames = from.gdt_frames.map(Mfn);
     registers::set_gdt(target, &frames, from.gdt_ents as u32)?;
@@ -65,13 +69,22 @@ pub fn set(target: &Vcpu, from: &VcpuGuestContext) -> Result<()> {
     target.event.set(from.event_callback_eip, true);
     target.failsafe.set(from.failsafe_callback_eip, from.flags & VGCF_FAILSAFE_DISABLES_EVENTS != 0);
     target.syscall.set(from.syscall_callback_eip, from.flags & VGCF_SYSCALL_DISABLES_EVENTS != 0);
-    target.cr4.store(from.ctrlreg[4], Relaxed);
+    target.cr4.store(cr4, Relaxed);
+    *target.debug.lock() = debug;
     target.ts.store(from.ctrlreg[0] & 8 != 0, Relaxed);
     target.iopl.store((user.rflags >> 12 & 3) as u8, Relaxed);
     set_context(target, from);
     target.status.initialised.store(true, SeqCst);
     time::update(target);
     Ok(())
+}
+
+fn debug_registers(from: &VcpuGuestContext, cr4: u64) -> Result<DebugRegs> {
+    let mut debug = DebugRegs::default();
+    for (number, &value) in (0..).zip(&from.debugreg).filter(|(number, _)| !matches!(number, 4 | 5)) {
+        debug.write(number, value, cr4)?;
+    }
+    Ok(debug)
 }
 
 fn take_roots(target: &Vcpu, kernel: Mfn, user: Mfn) -> Result<()> {

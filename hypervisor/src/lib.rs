@@ -32,6 +32,7 @@ pub mod io_rights;
 pub mod log_ring;
 pub mod machine_map;
 pub mod mmu;
+pub mod operand;
 pub mod ops;
 #[cfg(target_os = "none")]
 pub mod panic;

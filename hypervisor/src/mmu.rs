@@ -9,9 +9,9 @@ use hypercalls::{DomId, Errno, GuestPtr, GuestVa, Maddr, Mfn, Result, VcpuId};
 use mm::{PageType, Write};
 
 use crate::domain::{self, Domain};
-use crate::emulate::ptwr;
+use crate::emulate::{CodeSize, MAX_INSN, Segment, ptwr};
 use crate::vcpu::Vcpu;
-use crate::guest;
+use crate::{guest, operand};
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 2;
@@ -138,10 +138,14 @@ pub fn emulate_table_write(vcpu: &Vcpu, regs: &mut Regs, address: u64) -> bool {
     if !is_table {
         return false;
     }
-    let mut code = [0; 15];
+    if operand::code_size(vcpu, regs) != Some(CodeSize::Bits64) {
+        return false;
+    }
+    let mut code = [0; MAX_INSN];
     let len = guest::fetch(GuestVa(regs.rip), &mut code);
     let bytes = code.get(..len).unwrap_or(&[]);
-    let Ok(mut write) = ptwr::decode(bytes, regs, 0, context::gs_base()) else { return false };
+    let base = |segment| if segment == Segment::Fs { context::fs_base() } else { context::gs_base() };
+    let Ok(mut write) = ptwr::decode(bytes, regs, base) else { return false };
     if write.addr & !7 != address & !7 {
         return false;
     }

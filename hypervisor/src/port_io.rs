@@ -5,18 +5,15 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use arch::{Regs, context, port};
 use hypercalls::vm_assist::VmAssistType;
-use hypercalls::{GuestPtr, GuestVa};
+use hypercalls::GuestPtr;
 use mm::Lock;
 
-use crate::emulate::Width;
 use crate::emulate::decode::{Port, StringOp};
 use crate::emulate::io::{ConfigLatch, Privilege, Target, pieces};
+use crate::emulate::{CodeSize, Gpr, Insn, Width};
+use crate::operand::{self, Access, Fault};
 use crate::vcpu::Vcpu;
 use crate::{guest, rank};
-
-/// The guest has no right to this port: its own #GP.
-#[derive(Clone, Copy, Debug)]
-pub struct Refused;
 
 /// How a string instruction stands after one element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +46,19 @@ pub fn privilege(vcpu: &Vcpu) -> Privilege {
 
 fn allowed(vcpu: &Vcpu, port: u16, width: Width) -> bool {
     let bitmap = GuestPtr::<u8>::new(vcpu.io_bitmap.load(Relaxed));
-    privilege(vcpu).allows(port, width, |byte| guest::read_at(bitmap, u64::from(byte)).ok())
+    privilege(vcpu).allows(port, width, |byte| in_kernel(|| guest::read_at(bitmap, u64::from(byte)).ok()))
+}
+
+/// Looks at something in the kernel's address space, whichever mode the vCPU is in.
+fn in_kernel<T>(look: impl FnOnce() -> T) -> T {
+    if context::kernel_mode() {
+        return look();
+    }
+    context::to_kernel_mode();
+    let seen = look();
+    let back = context::to_user_mode();
+    debug_assert!(back, "a vCPU came from user mode and has no user root");
+    seen
 }
 
 fn number(regs: &Regs, port: Port) -> u16 {
@@ -62,87 +71,101 @@ fn number(regs: &Regs, port: Port) -> u16 {
 /// Carries out IN.
 ///
 /// # Errors
-/// [`Refused`] when the fault is the guest's.
-pub fn input(vcpu: &Vcpu, regs: &mut Regs, port: Port, width: Width) -> Result<(), Refused> {
+/// The fault that is the guest's own.
+pub fn input(vcpu: &Vcpu, regs: &mut Regs, port: Port, width: Width) -> Result<(), Fault> {
     let at = number(regs, port);
     if !allowed(vcpu, at, width) {
-        return Err(Refused);
+        return Err(Fault::Protection);
     }
     let value = u64::from(read(vcpu, at, width));
-    let mask = width.mask();
-    // A 32-bit result clears the upper half; narrower ones keep the rest of RAX.
-    regs.rax = if width == Width::Dword { value & mask } else { regs.rax & !mask | value & mask };
+    Gpr::Rax.set_width(regs, width, value);
     Ok(())
 }
 
 /// Carries out OUT.
 ///
 /// # Errors
-/// [`Refused`] when the fault is the guest's.
-pub fn output(vcpu: &Vcpu, regs: &mut Regs, port: Port, width: Width) -> Result<(), Refused> {
+/// The fault that is the guest's own.
+pub fn output(vcpu: &Vcpu, regs: &mut Regs, port: Port, width: Width) -> Result<(), Fault> {
     let at = number(regs, port);
     if !allowed(vcpu, at, width) {
-        return Err(Refused);
+        return Err(Fault::Protection);
     }
     write(vcpu, at, width, regs.rax as u32);
     Ok(())
 }
 
+/// Returns the ports that an instruction of the guest's is about to access: the first one and how many.
+pub fn accessed(regs: &Regs, insn: Insn) -> Option<(u16, u32)> {
+    match insn {
+        Insn::In { port, width } | Insn::Out { port, width } => Some((number(regs, port), width.bytes())),
+        Insn::Ins(op) | Insn::Outs(op) if !exhausted(regs, op) => Some((regs.rdx as u16, op.width.bytes())),
+        _ => None,
+    }
+}
+
+/// True when a repeated instruction has no element left.
+fn exhausted(regs: &Regs, op: StringOp) -> bool {
+    op.rep && regs.rcx & op.address.mask() == 0
+}
+
 /// Carries out one element of INS.
 ///
 /// # Errors
-/// [`Refused`] when the fault is the guest's.
-pub fn input_string(vcpu: &Vcpu, regs: &mut Regs, op: StringOp) -> Result<Element, Refused> {
+/// The fault that is the guest's own.
+pub fn input_string(vcpu: &Vcpu, regs: &mut Regs, op: StringOp, size: CodeSize) -> Result<Element, Fault> {
     let at = regs.rdx as u16;
     if !allowed(vcpu, at, op.width) {
-        return Err(Refused);
+        return Err(Fault::Protection);
     }
-    if op.rep && regs.rcx & op.address.mask() == 0 {
+    if exhausted(regs, op) {
         return Ok(Element::Last);
     }
-    let to = GuestVa(regs.rdi & op.address.mask());
-    let bytes = op.width.bytes() as usize;
+    let bytes = op.width.bytes();
+    let to = operand::linear(vcpu, regs, size, op.segment, regs.rdi & op.address.mask(), bytes)?;
     // The memory is tried before the device is read: what a device gave cannot be given back.
-    let mut old = [0; 4];
-    let part = old.get_mut(..bytes).ok_or(Refused)?;
-    arch::guest::copy_from(part, to).map_err(|_| Refused)?;
+    operand::probe(vcpu, to, bytes, Access::Write)?;
     let value = read(vcpu, at, op.width).to_le_bytes();
-    arch::guest::copy_to(to, value.get(..bytes).ok_or(Refused)?).map_err(|_| Refused)?;
-    Ok(advance(regs, op, |regs| &mut regs.rdi))
+    let part = value.get(..bytes as usize).unwrap_or(&value);
+    arch::guest::copy_to(to, part).map_err(|_| operand::fault_at(vcpu, to, Access::Write))?;
+    Ok(advance(regs, op, Gpr::Rdi))
 }
 
 /// Carries out one element of OUTS.
 ///
 /// # Errors
-/// [`Refused`] when the fault is the guest's.
-pub fn output_string(vcpu: &Vcpu, regs: &mut Regs, op: StringOp) -> Result<Element, Refused> {
+/// The fault that is the guest's own.
+pub fn output_string(vcpu: &Vcpu, regs: &mut Regs, op: StringOp, size: CodeSize) -> Result<Element, Fault> {
     let at = regs.rdx as u16;
     if !allowed(vcpu, at, op.width) {
-        return Err(Refused);
+        return Err(Fault::Protection);
     }
-    if op.rep && regs.rcx & op.address.mask() == 0 {
+    if exhausted(regs, op) {
         return Ok(Element::Last);
     }
+    let bytes = op.width.bytes();
+    let from = operand::linear(vcpu, regs, size, op.segment, regs.rsi & op.address.mask(), bytes)?;
+    operand::probe(vcpu, from, bytes, Access::Read)?;
     let mut value = [0; 4];
-    let part = value.get_mut(..op.width.bytes() as usize).ok_or(Refused)?;
-    arch::guest::copy_from(part, GuestVa(regs.rsi & op.address.mask())).map_err(|_| Refused)?;
+    let part = value.get_mut(..bytes as usize).unwrap_or(&mut []);
+    arch::guest::copy_from(part, from).map_err(|_| operand::fault_at(vcpu, from, Access::Read))?;
     write(vcpu, at, op.width, u32::from_le_bytes(value));
-    Ok(advance(regs, op, |regs| &mut regs.rsi))
+    Ok(advance(regs, op, Gpr::Rsi))
 }
 
 /// Moves the pointer and the counter of a string instruction by one element.
-fn advance(regs: &mut Regs, op: StringOp, pointer: impl Fn(&mut Regs) -> &mut u64) -> Element {
+fn advance(regs: &mut Regs, op: StringOp, pointer: Gpr) -> Element {
     const DF: u64 = 1 << 10;
     let bytes = u64::from(op.width.bytes());
     let by = if regs.rflags & DF != 0 { bytes.wrapping_neg() } else { bytes };
-    let mask = op.address.mask();
-    let p = pointer(regs);
-    *p = *p & !mask | p.wrapping_add(by) & mask;
+    let next = pointer.get(regs).wrapping_add(by);
+    pointer.set_width(regs, op.address, next);
     if !op.rep {
         return Element::Last;
     }
-    regs.rcx = regs.rcx & !mask | regs.rcx.wrapping_sub(1) & mask;
-    if regs.rcx & mask == 0 { Element::Last } else { Element::More }
+    let left = regs.rcx.wrapping_sub(1);
+    Gpr::Rcx.set_width(regs, op.address, left);
+    if exhausted(regs, op) { Element::Last } else { Element::More }
 }
 
 fn read(vcpu: &Vcpu, at: u16, width: Width) -> u32 {

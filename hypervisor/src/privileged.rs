@@ -8,79 +8,95 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use arch::{Regs, context, entry, fpu};
-use hypercalls::GuestVa;
+use hypercalls::{Errno, GuestVa};
 
 use crate::emulate::cpuid::Dynamic;
 use crate::emulate::crdr::{self, CrView, CrWrite};
 use crate::emulate::decode::Cr;
 use crate::emulate::msr::{self, Live, MsrView};
-use crate::emulate::{self, CodeSize, Gpr, Insn};
+use crate::emulate::{self, CodeSize, Gpr, Insn, Reject};
+use crate::operand::{self, Fault};
 use crate::port_io::Element;
 use crate::vcpu::Vcpu;
-use crate::{bounce, guest, mmu, port_io, registers};
+use crate::{bounce, mmu, port_io, registers};
 
 const TF: u64 = 1 << 8;
 const RF: u64 = 1 << 16;
+/// DR6: a single step.
+const DR6_STEP: u64 = 1 << 14;
 
-/// The instruction is the guest's to hear about.
-struct Refused;
+/// An instruction did not come to its end.
+enum Stop {
+    /// The guest hears of a fault.
+    Fault(Fault),
+    /// It was cut short and runs again.
+    Again,
+}
 
-type Done = core::result::Result<(), Refused>;
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// #GP.
+const REFUSED: Stop = Stop::Fault(Fault::Protection);
+
+type Done = Result<(), Stop>;
 
 /// Carries out the instruction that a #GP was taken for; false when it is to be reflected.
 pub fn emulate(vcpu: &Vcpu, regs: &mut Regs) -> bool {
-    let mut code = [0; 15];
-    let len = guest::fetch(GuestVa(regs.rip), &mut code);
-    let Some(size) = code_size(vcpu, regs) else { return false };
-    let Ok(decoded) = emulate::decode(code.get(..len).unwrap_or(&[]), size) else { return false };
+    let Some(code) = operand::fetch(vcpu, regs) else { return false };
+    let decoded = match emulate::decode(code.bytes(), code.size) {
+        Ok(decoded) => decoded,
+        Err(Reject::Truncated) => return code.end.deliver(vcpu, regs),
+        Err(_) => return false,
+    };
     if decoded.insn.needs_kernel() && !context::kernel_mode() {
         return false;
     }
-    match execute(vcpu, regs, decoded.insn) {
+    arch::cpu::reset_budget();
+    let ports = port_io::accessed(regs, decoded.insn);
+    match execute(vcpu, regs, decoded.insn, code.size) {
         Ok(Element::Last) => regs.rip = regs.rip.wrapping_add(u64::from(decoded.len)),
         // A repeated string instruction goes on with its next element, and interrupts may come in between.
         Ok(Element::More) => {}
-        Err(Refused) => return false,
+        Err(Stop::Again) => {
+            entry::want_iret(regs);
+            return true;
+        }
+        Err(Stop::Fault(fault)) => return fault.deliver(vcpu, regs),
     }
-    finish(vcpu, regs);
+    let hits = ports.map_or(0, |(port, bytes)| {
+        vcpu.debug.lock().port_hits(port, bytes, vcpu.cr4.load(Relaxed))
+    });
+    finish(vcpu, regs, hits);
     true
 }
 
-/// After an emulated instruction: RF is clear, and a set TF traps.
-fn finish(vcpu: &Vcpu, regs: &mut Regs) {
+/// After an emulated instruction: RF is clear, and a set TF traps, as do the breakpoints that it met (bits of DR6).
+fn finish(vcpu: &Vcpu, regs: &mut Regs, hits: u64) {
     regs.rflags &= !RF;
     entry::want_iret(regs);
-    if regs.rflags & TF != 0 {
-        vcpu.debug[6].fetch_or(1 << 14, Relaxed);
+    let step = if regs.rflags & TF != 0 { DR6_STEP } else { 0 };
+    if hits | step != 0 {
+        vcpu.debug.lock().dr6 |= hits | step;
         bounce::exception(vcpu, regs, 1, None);
     }
 }
 
-/// Returns how the CPU decodes the code that runs: by the flat selectors, or the guest's own descriptor.
-fn code_size(vcpu: &Vcpu, regs: &Regs) -> Option<CodeSize> {
-    use hypercalls::segment::{FLAT_RING3_CS32, FLAT_RING3_CS64};
-    match regs.cs as u16 {
-        FLAT_RING3_CS64 => Some(CodeSize::Bits64),
-        FLAT_RING3_CS32 => Some(CodeSize::Bits32),
-        selector => {
-            let raw = vcpu.window.descriptor(selector, vcpu.gdt_entries.load(Relaxed), vcpu.ldt_entries.load(Relaxed))?;
-            emulate::descriptor::SegmentDesc::parse(raw)?.code_size()
-        }
-    }
-}
-
-fn execute(vcpu: &Vcpu, regs: &mut Regs, insn: Insn) -> core::result::Result<Element, Refused> {
+fn execute(vcpu: &Vcpu, regs: &mut Regs, insn: Insn, size: CodeSize) -> Result<Element, Stop> {
     match insn {
-        Insn::Ins(op) => port_io::input_string(vcpu, regs, op).map_err(|_| Refused),
-        Insn::Outs(op) => port_io::output_string(vcpu, regs, op).map_err(|_| Refused),
+        Insn::Ins(op) => Ok(port_io::input_string(vcpu, regs, op, size)?),
+        Insn::Outs(op) => Ok(port_io::output_string(vcpu, regs, op, size)?),
         other => execute_once(vcpu, regs, other).map(|()| Element::Last),
     }
 }
 
 fn execute_once(vcpu: &Vcpu, regs: &mut Regs, insn: Insn) -> Done {
     match insn {
-        Insn::In { port, width } => port_io::input(vcpu, regs, port, width).map_err(|_| Refused),
-        Insn::Out { port, width } => port_io::output(vcpu, regs, port, width).map_err(|_| Refused),
+        Insn::In { port, width } => Ok(port_io::input(vcpu, regs, port, width)?),
+        Insn::Out { port, width } => Ok(port_io::output(vcpu, regs, port, width)?),
         Insn::Clts => {
             registers::set_ts(vcpu, false);
             Ok(())
@@ -92,30 +108,33 @@ fn execute_once(vcpu: &Vcpu, regs: &mut Regs, insn: Insn) -> Done {
             Ok(())
         }
         Insn::ReadCr { cr, gpr } => {
-            let value = crdr::read_cr(cr, &cr_view(vcpu)).ok_or(Refused)?;
+            let value = crdr::read_cr(cr, &cr_view(vcpu)).ok_or(REFUSED)?;
             gpr.set(regs, value);
             Ok(())
         }
         Insn::WriteCr { cr, gpr } => write_cr(vcpu, cr, gpr.get(regs)),
         Insn::ReadDr { dr, gpr } => {
-            let value = registers::get_debug(vcpu, u64::from(dr)).map_err(|_| Refused)?;
+            let value = registers::get_debug(vcpu, u64::from(dr)).map_err(debug_fault)?;
             gpr.set(regs, value);
             Ok(())
         }
-        Insn::WriteDr { dr, gpr } => registers::set_debug(vcpu, u64::from(dr), gpr.get(regs)).map_err(|_| Refused),
+        Insn::WriteDr { dr, gpr } => {
+            let value = gpr.get(regs);
+            registers::set_debug(vcpu, u64::from(dr), value).map_err(debug_fault)
+        }
         Insn::Rdmsr => read_msr(vcpu, regs),
         Insn::Wrmsr => write_msr(vcpu, regs),
         Insn::Rdtsc => {
             // CR4.TSD is the guest's own choice here: its user mode is refused, its kernel is served.
             if !context::kernel_mode() {
-                return Err(Refused);
+                return Err(REFUSED);
             }
             set_edx_eax(regs, arch::time::tsc());
             Ok(())
         }
         Insn::Rdtscp => {
             if !context::kernel_mode() {
-                return Err(Refused);
+                return Err(REFUSED);
             }
             set_edx_eax(regs, arch::time::tsc());
             regs.rcx = u64::from(vcpu.tsc_aux.load(Relaxed));
@@ -128,10 +147,15 @@ fn execute_once(vcpu: &Vcpu, regs: &mut Regs, insn: Insn) -> Done {
         Insn::Xsetbv => set_xcr(vcpu, regs),
         Insn::Cli | Insn::Sti => {
             // The event mask is the guest's interrupt flag; the instruction has no effect where it is allowed at all.
-            if port_io::privilege(vcpu).iopl_ok() { Ok(()) } else { Err(Refused) }
+            if port_io::privilege(vcpu).iopl_ok() { Ok(()) } else { Err(REFUSED) }
         }
-        Insn::Ins(_) | Insn::Outs(_) | Insn::Int(_) | Insn::Iret(_) => Err(Refused),
+        Insn::Ins(_) | Insn::Outs(_) | Insn::Int(_) | Insn::Iret(_) => Err(REFUSED),
     }
+}
+
+/// What MOV from or to a debug register meets.
+fn debug_fault(error: Errno) -> Stop {
+    Stop::Fault(if error == Errno::ENODEV { Fault::Undefined } else { Fault::Protection })
 }
 
 fn set_edx_eax(regs: &mut Regs, value: u64) {
@@ -152,18 +176,16 @@ fn cr_view(vcpu: &Vcpu) -> CrView<'_> {
 }
 
 fn write_cr(vcpu: &Vcpu, cr: Cr, value: u64) -> Done {
-    match crdr::write_cr(cr, value, &cr_view(vcpu)).ok_or(Refused)? {
+    match crdr::write_cr(cr, value, &cr_view(vcpu)).ok_or(REFUSED)? {
         CrWrite::TaskSwitched(on) => registers::set_ts(vcpu, on),
         CrWrite::Cr2(address) => vcpu.cr2.store(address, Relaxed),
         CrWrite::NewBase(mfn) => {
             let mut tables = vcpu.domain().page_tables.lock();
-            // Cut short: the instruction runs again. Progress is in the frames.
-            while let Err(error) = mmu::set_kernel_root(vcpu, &mut tables, mfn) {
-                if error != hypercalls::Errno::ERESTART {
-                    return Err(Refused);
-                }
-                arch::cpu::reset_budget();
-            }
+            mmu::set_kernel_root(vcpu, &mut tables, mfn).map_err(|error| match error {
+                // Progress is in the frames.
+                Errno::ERESTART => Stop::Again,
+                _ => REFUSED,
+            })?;
         }
         CrWrite::Cr4(bits) => {
             vcpu.cr4.store(bits, Relaxed);
@@ -198,7 +220,7 @@ fn read_msr(vcpu: &Vcpu, regs: &mut Regs) -> Done {
             let early = vcpu.traps[13].entry.address.load(Relaxed) == 0;
             let ours = (0x4000_0000..0x4001_0000).contains(&index);
             if !early || ours || arch::msr::read_safe(index).is_none() {
-                return Err(Refused);
+                return Err(REFUSED);
             }
             0
         }
@@ -229,14 +251,14 @@ fn write_msr(vcpu: &Vcpu, regs: &mut Regs) -> Done {
             Ok(())
         }
         msr::Write::HypercallPage(frame) => {
-            crate::hypercall_page::fill(vcpu.domain(), hypercalls::Mfn(frame)).map_err(|_| Refused)
+            crate::hypercall_page::fill(vcpu.domain(), hypercalls::Mfn(frame)).map_err(|_| REFUSED)
         }
         // The policy offers none of these.
         msr::Write::SpecCtrl(_)
         | msr::Write::PredictorBarrier
         | msr::Write::CpuidFaulting(_)
         | msr::Write::BreakpointMask(..)
-        | msr::Write::Fault => Err(Refused),
+        | msr::Write::Fault => Err(REFUSED),
     }
 }
 
@@ -244,7 +266,7 @@ fn set_xcr(vcpu: &Vcpu, regs: &mut Regs) -> Done {
     let value = regs.rax & 0xffff_ffff | regs.rdx << 32;
     let allowed = vcpu.domain().cpuid.xcr0() & arch::features::get().xcr0;
     if regs.rcx as u32 != 0 || !crdr::xcr0_ok(value, allowed) {
-        return Err(Refused);
+        return Err(REFUSED);
     }
     vcpu.xcr0.store(value, Relaxed);
     vcpu.xcr0_accum.fetch_or(value, Relaxed);
@@ -269,13 +291,16 @@ fn cpuid(vcpu: &Vcpu, regs: &mut Regs, forced: bool) {
 
 /// Answers `ud2; "xen"; cpuid`, the CPUID that a guest asks to be emulated; false when the bytes are others.
 pub fn forced_cpuid(vcpu: &Vcpu, regs: &mut Regs) -> bool {
-    let mut code = [0; 7];
-    let fetched = arch::guest::copy_from(&mut code, GuestVa(regs.rip));
-    if fetched.is_err() || code != *b"\x0f\x0bxen\x0f\xa2" {
-        return false;
+    const FORCED: &[u8] = b"\x0f\x0bxen\x0f\xa2";
+    let Some(code) = operand::fetch(vcpu, regs) else { return false };
+    let bytes = code.bytes();
+    if !bytes.starts_with(FORCED) {
+        // Behind a bare UD2, which kernels use for their assertions, nothing need be there.
+        let cut = bytes.len() > 2 && FORCED.starts_with(bytes);
+        return cut && code.end.deliver(vcpu, regs);
     }
     cpuid(vcpu, regs, true);
-    regs.rip = regs.rip.wrapping_add(7);
-    finish(vcpu, regs);
+    regs.rip = regs.rip.wrapping_add(FORCED.len() as u64);
+    finish(vcpu, regs, 0);
     true
 }

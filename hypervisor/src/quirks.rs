@@ -9,7 +9,7 @@ use arch::{Regs, entry};
 use hypercalls::GuestVa;
 
 use crate::emulate::{self, CodeSize, Insn, Width};
-use crate::guest;
+use crate::operand;
 use crate::vcpu::Vcpu;
 
 fn once(flag: &AtomicBool, what: &str) {
@@ -22,11 +22,10 @@ fn once(flag: &AtomicBool, what: &str) {
 ///
 /// The error code should be vector * 8 + 2 (SDM volume 3, 6.13). Some versions of QEMU give vector * 16 + 2, so the
 /// instruction itself decides.
-pub fn int_vector(regs: &Regs) -> Option<u8> {
+pub fn int_vector(vcpu: &Vcpu, regs: &Regs) -> Option<u8> {
     static SEEN: AtomicBool = AtomicBool::new(false);
-    let mut code = [0; 2];
-    arch::guest::copy_from(&mut code, GuestVa(regs.rip)).ok()?;
-    let [0xcd, vector] = code else { return None };
+    let code = operand::fetch(vcpu, regs)?;
+    let &[0xcd, vector, ..] = code.bytes() else { return None };
     let told = regs.error_code >> 3;
     if told == u32::from(vector) {
         return Some(vector);
@@ -48,10 +47,7 @@ pub fn user_iret(vcpu: &Vcpu, regs: &mut Regs, address: u64) -> bool {
     if regs.error_code != PRESENT_SUPERVISOR_READ || !arch::features::get().smap {
         return false;
     }
-    let width = match decode_iret(regs) {
-        Some(width) => width,
-        None => return false,
-    };
+    let Some(width) = decode_iret(vcpu, regs) else { return false };
     let size = u64::from(width.bytes());
     if address.wrapping_sub(regs.rsp) >= size * 5 {
         return false;
@@ -70,7 +66,6 @@ pub fn user_iret(vcpu: &Vcpu, regs: &mut Regs, address: u64) -> bool {
         return false;
     }
     once(&SEEN, "this machine faults on IRET in ring 3 under SMAP (QEMU before 8)");
-    let _ = vcpu;
     // IOPL, VM, VIF, VIP and IF are not ring 3's to change.
     const KEPT: u64 = 3 << 12 | 1 << 17 | 1 << 19 | 1 << 20 | 1 << 9;
     regs.rip = rip;
@@ -82,13 +77,10 @@ pub fn user_iret(vcpu: &Vcpu, regs: &mut Regs, address: u64) -> bool {
     true
 }
 
-fn decode_iret(regs: &Regs) -> Option<Width> {
-    if regs.cs != u64::from(hypercalls::segment::FLAT_RING3_CS64) && regs.cs & 4 != 0 {
-        return None;
-    }
-    let mut code = [0; 15];
-    let len = guest::fetch(GuestVa(regs.rip), &mut code);
-    match emulate::decode(code.get(..len)?, CodeSize::Bits64).ok()?.insn {
+/// Returns how wide the words of the frame are, if an IRET of 64-bit code is what runs.
+fn decode_iret(vcpu: &Vcpu, regs: &Regs) -> Option<Width> {
+    let code = operand::fetch(vcpu, regs).filter(|code| code.size == CodeSize::Bits64)?;
+    match emulate::decode(code.bytes(), code.size).ok()?.insn {
         Insn::Iret(width @ (Width::Dword | Width::Qword)) => Some(width),
         _ => None,
     }

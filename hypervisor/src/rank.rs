@@ -15,6 +15,8 @@ pub const GRANTS: u8 = 18;
 pub const SCHEDULE: u8 = 24;
 /// A vCPU's saved state.
 pub const CONTEXT: u8 = 28;
+/// A vCPU's debug registers.
+pub const DEBUG: u8 = 29;
 /// A vCPU's account of time.
 pub const RUNSTATE: u8 = 30;
 /// A CPU's timers.

@@ -27,16 +27,14 @@ pub fn refresh(vcpu: &Vcpu, saved: &mut Context) {
     saved.cr3_user = root(vcpu.user_root.load(Relaxed));
     saved.cr4 = vcpu.cr4.load(Relaxed);
     saved.ts = vcpu.ts.load(Relaxed);
-    for (to, from) in saved.debug.iter_mut().zip(&vcpu.debug) {
-        *to = from.load(Relaxed);
-    }
     saved.tsc_aux = vcpu.tsc_aux.load(Relaxed);
-    sync_fpu(vcpu, saved);
+    sync(vcpu, saved);
     saved.ldt_entries = vcpu.ldt_entries.load(Relaxed);
 }
 
-/// Tells a saved context which FPU components its vCPU uses: before it is saved and before it is loaded.
-pub fn sync_fpu(vcpu: &Vcpu, saved: &mut Context) {
+/// Tells a context which FPU components and breakpoints its vCPU uses: before it is saved and before it is loaded.
+pub fn sync(vcpu: &Vcpu, saved: &mut Context) {
+    saved.debug = vcpu.debug.lock().loaded();
     saved.fpu.xcr0 = vcpu.xcr0.load(Relaxed);
     saved.fpu.xcr0_accum = vcpu.xcr0_accum.load(Relaxed);
 }
@@ -121,42 +119,13 @@ pub fn map_ldt_page(vcpu: &Vcpu, offset: u64) -> bool {
 /// Sets a debug register of the current vCPU (runtime rules 6.6).
 ///
 /// # Errors
-/// `EPERM`, `EINVAL`, `ENODEV` as the inventory has them.
+/// `EPERM`, `EINVAL`, `ENODEV` as [`DebugRegs::write`] has them.
 pub fn set_debug(vcpu: &Vcpu, register: u64, value: u64) -> Result<()> {
-    let register = debug_index(vcpu, register)?;
-    let value = match register {
-        0..=3 => {
-            if !GuestVa(value).range_ok(8) {
-                return Err(Errno::EPERM);
-            }
-            value
-        }
-        6 => {
-            if value >> 32 != 0 {
-                return Err(Errno::EINVAL);
-            }
-            // Reserved bits read as they do after reset (SDM volume 3, 17.2.3).
-            value & 0xe00f | 0xffff_0ff0
-        }
-        _ => {
-            if value >> 32 != 0 {
-                return Err(Errno::EINVAL);
-            }
-            if value & 1 << 13 != 0 {
-                return Err(Errno::EPERM);
-            }
-            // I/O breakpoints (type 2) would need CR4.DE in the hypervisor's hands.
-            let io = (0..4).any(|n| value >> (n * 2) & 3 != 0 && value >> (16 + n * 4) & 3 == 2);
-            if io {
-                return Err(Errno::EPERM);
-            }
-            value & !0xd800 | 0x400
-        }
-    };
-    vcpu.debug[register].store(value, Relaxed);
-    let all = core::array::from_fn(|i| vcpu.debug[i].load(Relaxed));
-    if all[7] & 0xff != 0 || register == 7 {
-        context::load_debug(&all);
+    let mut debug = vcpu.debug.lock();
+    let was_active = debug.active();
+    debug.write(register, value, vcpu.cr4.load(Relaxed))?;
+    if was_active || debug.active() {
+        context::load_debug(&debug.loaded());
     }
     Ok(())
 }
@@ -166,17 +135,7 @@ pub fn set_debug(vcpu: &Vcpu, register: u64, value: u64) -> Result<()> {
 /// # Errors
 /// `ENODEV` when there is no such register.
 pub fn get_debug(vcpu: &Vcpu, register: u64) -> Result<u64> {
-    Ok(vcpu.debug[debug_index(vcpu, register)?].load(Relaxed))
-}
-
-/// Resolves DR4 and DR5, which are DR6 and DR7 unless CR4.DE is set.
-fn debug_index(vcpu: &Vcpu, register: u64) -> Result<usize> {
-    let debug_extensions = vcpu.cr4.load(Relaxed) & 1 << 3 != 0;
-    match register {
-        4 | 5 if !debug_extensions => Ok(register as usize + 2),
-        0..=3 | 6 | 7 => Ok(register as usize),
-        _ => Err(Errno::ENODEV),
-    }
+    vcpu.debug.lock().read(register, vcpu.cr4.load(Relaxed))
 }
 
 /// Sets CR0.TS as the current vCPU sees it.

@@ -47,7 +47,7 @@ pub fn guest_exception(regs: &mut Regs) {
         }
         DEBUG => {
             let seen = context::take_dr6();
-            vcpu.debug[6].fetch_or(seen & 0xe00f, Relaxed);
+            vcpu.debug.lock().dr6 |= seen & 0xe00f;
             reflect(vcpu, regs);
         }
         NMI => log::warn!("an NMI interrupted d{}v{}", vcpu.domid.0, vcpu.id.0),
@@ -145,7 +145,7 @@ fn general_protection(vcpu: &Vcpu, regs: &mut Regs) {
 
 /// INT n: every gate but three is closed to ring 3 by the hardware, and the guest's trap table says what is open.
 fn software_interrupt(vcpu: &Vcpu, regs: &mut Regs) -> bool {
-    let Some(vector) = quirks::int_vector(regs) else { return false };
+    let Some(vector) = quirks::int_vector(vcpu, regs) else { return false };
     let trap = &vcpu.traps[usize::from(vector)];
     let level = if context::kernel_mode() { 1 } else { 3 };
     if trap.dpl.load(Relaxed) < level {

@@ -17,6 +17,7 @@ use mm::{Lock, RootRef, SegDescRef, WritableRef};
 
 use crate::current::DomainRef;
 use crate::domain::Domain;
+use crate::emulate::crdr::DebugRegs;
 use crate::rank;
 use crate::runstate::Runstate;
 use crate::shared::{SharedFrame, SharedSlot};
@@ -139,7 +140,7 @@ pub struct Vcpu {
     /// CR0.TS as the guest sees it.
     pub ts: AtomicBool,
     /// Debug registers.
-    pub debug: [AtomicU64; 8],
+    pub debug: Lock<DebugRegs>,
     /// TSC_AUX as the guest set it.
     pub tsc_aux: AtomicU32,
     /// XCR0 as the guest set it.
@@ -204,7 +205,7 @@ impl Vcpu {
             cr2: AtomicU64::new(0),
             cr4: AtomicU64::new(0),
             ts: AtomicBool::new(false),
-            debug: core::array::from_fn(|_| AtomicU64::new(0)),
+            debug: Lock::new(rank::DEBUG, DebugRegs::default()),
             tsc_aux: AtomicU32::new(0),
             xcr0: AtomicU64::new(1),
             xcr0_accum: AtomicU64::new(1),
@@ -223,8 +224,6 @@ impl Vcpu {
             context: Lock::new(rank::CONTEXT, context),
         };
         vcpu.status.down.store(true, Relaxed);
-        vcpu.debug[6].store(0xffff_0ff0, Relaxed);
-        vcpu.debug[7].store(0x400, Relaxed);
         vcpu
     }
 

@@ -219,6 +219,12 @@ impl DebugRegs {
         Ok(())
     }
 
+    /// Returns what the registers of these numbers are loaded with; 4 and 5 are nothing.
+    pub const fn loaded(&self) -> [u64; 8] {
+        let [a, b, c, d] = self.address;
+        [a, b, c, d, 0, 0, self.dr6, self.dr7]
+    }
+
     /// True when a breakpoint is enabled that the processor has to know of.
     pub const fn active(&self) -> bool {
         self.dr7 & DR7_ENABLES != 0

@@ -6,13 +6,6 @@ use super::prefix::Prefixes;
 use super::{Gpr, Segment};
 use arch::Regs;
 
-/// Bases of the two segments that have one in 64-bit code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bases {
-    pub(super) fs: u64,
-    pub(super) gs: u64,
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Base {
     None,
@@ -85,9 +78,16 @@ impl Memory {
         }
     }
 
-    /// Returns the linear address. `next` is the address of the instruction behind this one.
+    /// Returns the linear address. `next` is the address of the instruction behind this one, `segment_base` that of the
+    /// segment that the prefixes name.
     #[inline]
-    pub(super) fn address(&self, regs: &Regs, prefixes: &Prefixes, next: u64, bases: Bases) -> u64 {
+    pub(super) fn address(
+        &self,
+        regs: &Regs,
+        prefixes: &Prefixes,
+        next: u64,
+        segment_base: u64,
+    ) -> u64 {
         let base = match self.base {
             Base::None => 0,
             Base::Gpr(gpr) => gpr.get(regs),
@@ -97,21 +97,20 @@ impl Memory {
         let sum = base
             .wrapping_add(index)
             .wrapping_add(self.displacement as u64);
-        linear(sum, prefixes, bases)
+        linear(sum, prefixes, segment_base)
     }
 }
 
-/// Returns the linear address of an offset into the segment that the prefixes name.
+/// Returns the linear address of an offset into the segment that the prefixes name, and that has this base.
 #[inline]
-pub(super) fn linear(offset: u64, prefixes: &Prefixes, bases: Bases) -> u64 {
+pub(super) fn linear(offset: u64, prefixes: &Prefixes, segment_base: u64) -> u64 {
     let offset = if prefixes.address {
         offset & 0xffff_ffff
     } else {
         offset
     };
-    offset.wrapping_add(match prefixes.segment {
-        Some(Segment::Fs) => bases.fs,
-        Some(Segment::Gs) => bases.gs,
-        _ => 0,
-    })
+    match prefixes.segment {
+        Some(Segment::Fs | Segment::Gs) => offset.wrapping_add(segment_base),
+        _ => offset,
+    }
 }

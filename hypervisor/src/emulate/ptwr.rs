@@ -14,9 +14,8 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-use super::modrm::Bases;
 use super::reg::Operand;
-use super::{Gpr, Reject, Width};
+use super::{Gpr, Reject, Segment, Width};
 use arch::Regs;
 
 pub use alu::{Alu, BitOp, Unary};
@@ -89,24 +88,22 @@ enum Effect {
     String(Width, Step),
 }
 
-/// Decodes a memory write. `bytes` is what could be fetched from RIP on, at most 15 bytes.
+/// Decodes a memory write. `bytes` is what could be fetched from RIP on, at most 15 bytes. `base` tells the base of FS or
+/// GS; it is asked only where the instruction names one of them.
 ///
 /// # Errors
 /// [`Reject::Truncated`] when the bytes end before the instruction does, [`Reject::Misaligned`] for an operand that is
 /// not naturally aligned, otherwise why the instruction is none of those emulated.
 #[inline]
-pub fn decode(bytes: &[u8], regs: &Regs, fs_base: u64, gs_base: u64) -> Result<Write, Reject> {
+pub fn decode(
+    bytes: &[u8],
+    regs: &Regs,
+    base: impl FnOnce(Segment) -> u64,
+) -> Result<Write, Reject> {
     match plain_store(bytes, regs) {
         Some(write) if write.addr & 7 == 0 => Ok(write),
         Some(_) => Err(Reject::Misaligned),
-        None => parse::parse(
-            bytes,
-            regs,
-            Bases {
-                fs: fs_base,
-                gs: gs_base,
-            },
-        ),
+        None => parse::parse(bytes, regs, base),
     }
 }
 

@@ -255,7 +255,7 @@ fn flush_cache(domain: &Domain) -> Result<()> {
     if !domain.io.any_memory() {
         return Err(Errno::EACCES);
     }
-    arch::cpu::flush_cache();
+    cpu::flush_cache();
     Ok(())
 }
 

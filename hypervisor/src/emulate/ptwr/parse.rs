@@ -3,10 +3,10 @@
 
 use super::{Alu, BitOp, Step, Unary, Write, WriteOp};
 use crate::emulate::cursor::Cursor;
-use crate::emulate::modrm::{Bases, Memory, linear};
+use crate::emulate::modrm::{Memory, linear};
 use crate::emulate::prefix::Prefixes;
 use crate::emulate::reg::Operand;
-use crate::emulate::{CodeSize, Reject, Width};
+use crate::emulate::{CodeSize, Reject, Segment, Width};
 use arch::Regs;
 
 const CODE: CodeSize = CodeSize::Bits64;
@@ -15,17 +15,22 @@ struct Parser<'a> {
     cursor: Cursor<'a>,
     prefixes: Prefixes,
     regs: &'a Regs,
-    bases: Bases,
+    /// Base of the segment that the prefixes name.
+    segment_base: u64,
 }
 
-pub(super) fn parse(bytes: &[u8], regs: &Regs, bases: Bases) -> Result<Write, Reject> {
+pub(super) fn parse(
+    bytes: &[u8],
+    regs: &Regs,
+    base: impl FnOnce(Segment) -> u64,
+) -> Result<Write, Reject> {
     let mut cursor = Cursor::new(bytes);
     let (prefixes, opcode) = Prefixes::parse(&mut cursor, CODE);
     let mut parser = Parser {
         cursor,
         prefixes,
         regs,
-        bases,
+        segment_base: prefixes.segment.map_or(0, base),
     };
     let write = match opcode {
         0x0f => parser.two_byte(),
@@ -187,7 +192,7 @@ impl Parser<'_> {
             address,
         };
         let op = if source {
-            WriteOp::Load(linear(self.regs.rsi, &self.prefixes, self.bases), step)
+            WriteOp::Load(linear(self.regs.rsi, &self.prefixes, self.segment_base), step)
         } else {
             WriteOp::String(self.regs.rax & width.mask(), step)
         };
@@ -211,7 +216,7 @@ impl Parser<'_> {
         }
         let len = self.cursor.len()?;
         let next = self.regs.rip.wrapping_add(u64::from(len));
-        let addr = memory.address(self.regs, &self.prefixes, next, self.bases);
+        let addr = memory.address(self.regs, &self.prefixes, next, self.segment_base);
         if addr & u64::from(width.bytes() - 1) != 0 {
             return Err(Reject::Misaligned);
         }

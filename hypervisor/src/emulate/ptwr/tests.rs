@@ -23,6 +23,11 @@ pub(super) fn random_regs(rng: &mut Rng) -> Regs {
     regs
 }
 
+/// Segments that all begin at 0.
+pub(super) fn flat(_: Segment) -> u64 {
+    0
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x} ")).collect()
 }
@@ -104,7 +109,7 @@ fn check(bytes: &[u8], regs: &Regs, fs: u64, gs: u64) -> bool {
     let theirs = Decoder::with_ip(64, bytes, regs.rip, DecoderOptions::NONE).decode();
     let string = theirs.is_string_instruction();
     let wanted = !theirs.is_invalid() && listed(&theirs);
-    let got = decode(bytes, regs, fs, gs);
+    let got = decode(bytes, regs, |segment| if segment == Segment::Fs { fs } else { gs });
     let what = || format!("{} {:?} {got:?}", hex(bytes), theirs.code());
     match got {
         Ok(ours) => {
@@ -179,7 +184,7 @@ fn random_bytes_agree_with_the_other_decoder() {
 }
 
 fn write(bytes: &[u8], regs: &Regs) -> Write {
-    decode(bytes, regs, 0, 0).unwrap_or_else(|why| panic!("{}: {why:?}", hex(bytes)))
+    decode(bytes, regs, flat).unwrap_or_else(|why| panic!("{}: {why:?}", hex(bytes)))
 }
 
 #[test]
@@ -203,12 +208,12 @@ fn the_plain_store_and_the_general_parser_agree() {
             .zip(&mut bytes[3..])
             .for_each(|(&r, b)| *b = r);
         let regs = random_regs(&mut rng);
-        let general = parse::parse(&bytes, &regs, Bases::default());
-        assert_eq!(decode(&bytes, &regs, 0, 0), general, "{}", hex(&bytes));
+        let general = parse::parse(&bytes, &regs, flat);
+        assert_eq!(decode(&bytes, &regs, flat), general, "{}", hex(&bytes));
         for cut in 0..bytes.len() {
             assert_eq!(
-                decode(&bytes[..cut], &regs, 0, 0).is_ok(),
-                parse::parse(&bytes[..cut], &regs, Bases::default()).is_ok()
+                decode(&bytes[..cut], &regs, flat).is_ok(),
+                parse::parse(&bytes[..cut], &regs, flat).is_ok()
             );
         }
     }
@@ -287,12 +292,12 @@ fn string_instructions_go_one_element_at_a_time() {
         .commit(&mut regs);
     assert_eq!((regs.rcx, regs.rdi, regs.rip), (0, 0x2010, 0x13));
     assert_eq!(
-        decode(&[0xf3, 0x48, 0xab], &regs, 0, 0),
+        decode(&[0xf3, 0x48, 0xab], &regs, flat),
         Err(Reject::Unlisted)
     );
 
     regs.rflags |= DF;
-    let movs = decode(&[0x65, 0x48, 0xa5], &regs, 0, 0x100).unwrap();
+    let movs = decode(&[0x65, 0x48, 0xa5], &regs, |_| 0x100).unwrap();
     assert_eq!((movs.addr, movs.load()), (0x2010, Some(0x3100)));
     assert_eq!(movs.apply(0, &regs), None);
     let outcome = movs.loaded(0x42).apply(0, &regs).unwrap();
@@ -342,26 +347,26 @@ fn what_is_not_emulated_is_refused() {
         &[0xc5, 0xfc, 0x11, 0x07],     // vmovups
     ] {
         assert_eq!(
-            decode(bytes, &regs, 0, 0),
+            decode(bytes, &regs, flat),
             Err(Reject::Unlisted),
             "{}",
             hex(bytes)
         );
     }
     assert_eq!(
-        decode(&[0xf0, 0x48, 0x89, 0x07], &regs, 0, 0),
+        decode(&[0xf0, 0x48, 0x89, 0x07], &regs, flat),
         Err(Reject::Invalid)
     );
     assert_eq!(
-        decode(&[0x66, 0x0f, 0xc3, 0x07], &regs, 0, 0),
+        decode(&[0x66, 0x0f, 0xc3, 0x07], &regs, flat),
         Err(Reject::Invalid)
     );
     assert_eq!(
-        decode(&[0x48, 0x89, 0x47, 0x01], &regs, 0, 0),
+        decode(&[0x48, 0x89, 0x47, 0x01], &regs, flat),
         Err(Reject::Misaligned)
     );
     assert_eq!(
-        decode(&[0x48, 0x89, 0x87, 0x01], &regs, 0, 0),
+        decode(&[0x48, 0x89, 0x87, 0x01], &regs, flat),
         Err(Reject::Truncated)
     );
 }

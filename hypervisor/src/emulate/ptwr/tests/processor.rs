@@ -268,7 +268,7 @@ fn outcomes_are_the_processors() {
         let target = data + PAGE as u64 + rng.below(8) * 8 + rng.below(2) * rng.below(8);
         let insn = random_insn(&mut rng, &mut regs, target);
         wanted += 1;
-        let Ok(write) = decode(&insn, &regs, 0, 0) else {
+        let Ok(write) = decode(&insn, &regs, flat) else {
             continue;
         };
         let reach = data + 64..data + 2 * PAGE as u64 - 64;
@@ -304,9 +304,9 @@ fn one(machine: &mut Machine, rng: &mut Rng, insn: &[u8], mut regs: Regs, mut wr
             rax: regs.rax & !write.width.mask() | old,
             ..regs
         };
-        if decode(insn, &equal, 0, 0).is_ok_and(|again| again.addr == write.addr) {
+        if decode(insn, &equal, flat).is_ok_and(|again| again.addr == write.addr) {
             regs = equal;
-            write = decode(insn, &regs, 0, 0).unwrap();
+            write = decode(insn, &regs, flat).unwrap();
         }
     }
     if let Some(from) = write.load() {
