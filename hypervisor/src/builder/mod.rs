@@ -11,7 +11,6 @@
 //! and memory have stated bounds, there is no recursion and no `unsafe`, and a bad image yields an error that names its problem.
 
 pub mod decompress;
-pub mod dom0_mem;
 pub mod elf;
 pub mod image;
 pub mod layout;

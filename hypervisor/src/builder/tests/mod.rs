@@ -5,7 +5,6 @@
 
 extern crate std;
 
-mod dom0_mem;
 mod elf;
 mod images;
 mod kernel;
