@@ -49,7 +49,7 @@ pub struct Consoles {
     pub vga: bool,
 }
 
-/// All options, with the C hypervisor's defaults.
+/// All options, with the C hypervisor's defaults; but what the machine is and how dom0 is built is told unasked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The first serial port.
@@ -85,8 +85,8 @@ impl Default for Options {
             dom0_mem: Dom0Mem::default(),
             dom0_max_vcpus: Dom0Vcpus::default(),
             loglvl: Levels {
-                always: Level::Warning,
-                limited: Level::Warning,
+                always: Level::Info,
+                limited: Level::Info,
             },
             guest_loglvl: Levels {
                 always: Level::None,

@@ -212,6 +212,9 @@ fn log_levels() {
         good("loglvl=info/none").loglvl,
         levels(Level::Info, Level::Info)
     );
+    let (own, guests) = (good("").loglvl, good("").guest_loglvl);
+    assert_eq!(own, levels(Level::Info, Level::Info));
+    assert_eq!(guests, levels(Level::None, Level::Warning));
     is_malformed("loglvl=loud");
     is_malformed("loglvl=info/");
     is_malformed("loglvl");

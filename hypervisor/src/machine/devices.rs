@@ -54,7 +54,8 @@ pub(super) fn configured_console(options: &Options) {
     if let Err(error) = unsafe { serial::init(&params(&options.com1)) } {
         log::error!("com1: {error}");
     }
-    console::init(filter(options.loglvl.always), filter(options.guest_loglvl.always));
+    // The number of messages that guests cause is limited whatever their level; our own are few.
+    console::init(filter(options.loglvl.limited), filter(options.guest_loglvl.limited));
 }
 
 /// Finds out what the machine has, and starts interrupt controller and clock of the boot CPU.
