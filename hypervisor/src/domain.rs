@@ -118,6 +118,12 @@ pub fn publish(domain: Arc<Domain>) {
     DOMAINS.write().insert(domain.id.0, domain);
 }
 
+/// Forgets all domains, for a new machine; they are the caller's to drop.
+#[cfg(not(target_os = "none"))]
+pub fn take_all() -> alloc::collections::BTreeMap<u16, Arc<Domain>> {
+    core::mem::take(&mut *DOMAINS.write())
+}
+
 /// Returns the domain that receives what concerns the whole machine.
 pub fn hardware() -> Option<Arc<Domain>> {
     find(DomId(0))

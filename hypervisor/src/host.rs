@@ -9,7 +9,7 @@ use crate::shared::SharedFrame;
 use crate::vcpu::Vcpu;
 
 static MSRS: Once<HostMsrs, arch::sync::Relax> = Once::new();
-static DUMMY_INFO: Once<mm::SharedFrame, arch::sync::Relax> = Once::new();
+static DUMMY_INFO: spin::mutex::Mutex<Option<mm::SharedFrame>, arch::sync::Relax> = spin::mutex::Mutex::new(None);
 
 /// Returns the host registers that guests see something of.
 pub fn msrs() -> &'static HostMsrs {
@@ -51,13 +51,20 @@ pub fn policy(hardware_domain: bool) -> Policy {
 /// # Panics
 /// When there is no memory for it at boot.
 pub fn dummy_info() -> SharedFrame {
-    let frame = DUMMY_INFO.call_once(|| {
+    let mut slot = DUMMY_INFO.lock();
+    let frame = slot.get_or_insert_with(|| {
         let frame = mm::SharedFrame::alloc(hypercalls::DomId::XEN, mm::Share::ReadOnly)
             .expect("one frame at boot, before any domain can use memory up");
         crate::shared::kept(&frame).u8(1).store(1, core::sync::atomic::Ordering::Relaxed);
         frame
     });
     crate::shared::kept(frame)
+}
+
+/// Forgets the frame behind [`dummy_info`], for a new machine; it is the caller's to drop.
+#[cfg(not(target_os = "none"))]
+pub fn take_dummy_info() -> Option<mm::SharedFrame> {
+    DUMMY_INFO.lock().take()
 }
 
 /// True while the vCPU has no `vcpu_info` of its own.

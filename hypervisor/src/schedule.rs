@@ -33,6 +33,14 @@ fn scheduler() -> &'static Lock<Scheduler> {
     SCHEDULER.call_once(|| Lock::new(rank::SCHEDULE, Scheduler::new(Params::default())))
 }
 
+/// Forgets CPUs and vCPUs, for a new machine; what kept the domains is the caller's to drop.
+#[cfg(not(target_os = "none"))]
+pub fn take_all() -> Vec<Option<(Arc<Domain>, VcpuId)>> {
+    *scheduler().lock() = Scheduler::new(Params::default());
+    SLICE_END.iter().for_each(|end| end.store(u64::MAX, Relaxed));
+    core::mem::take(&mut *UNITS.write())
+}
+
 /// Lets a CPU run vCPUs.
 pub fn cpu_online(cpu: CpuId) {
     scheduler().lock().cpu_online(arch::time::now(), Cpu(cpu.0));

@@ -133,6 +133,12 @@ const fn id(vcpu: &Vcpu, kind: Kind) -> u32 {
     vcpu.unit * KINDS + kind as u32
 }
 
+/// Forgets all timers, for a new machine.
+#[cfg(not(target_os = "none"))]
+pub fn forget_all() {
+    QUEUES.iter().for_each(|queue| *queue.lock() = Queue::new());
+}
+
 /// Makes room in every queue for the timers of `units` vCPUs.
 pub fn make_room(units: u32) {
     for cpu in cpu::online().iter() {
