@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A hosted machine with this crate's tables set up: what tests start from.
-#![expect(unsafe_code, reason = "hands leaked memory to init")]
+#![expect(unsafe_code, reason = "hands leaked memory to init, again and again")]
 
 use crate::{Tables, buddy, pt};
 extern crate std;
@@ -14,20 +14,37 @@ use hypercalls::addr::PAGE_SIZE;
 /// The entry for the M2P that [`boot`] puts into L4 slot 256: a supervisor entry that leads nowhere.
 pub const FAKE_SLOT: u64 = 0x0bad_c0de_0000;
 
+/// The tables of the last machine, for the next one: their address and how many frames they are for.
+static TABLES: std::sync::Mutex<Option<Tables>> = std::sync::Mutex::new(None);
+
+/// Returns zeroed tables for so many frames. The machine's lock is held, so nobody uses those of an earlier machine.
+fn tables(frames: u64) -> Tables {
+    let count = frames as usize;
+    let mut kept = TABLES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let found = kept.filter(|t| t.frames >= frames);
+    let tables = found.unwrap_or_else(|| {
+        let table = vec![[0u64; 4]; count + 1].leak();
+        let aligned = (table.as_ptr() as usize).next_multiple_of(32);
+        let m2p = vec![0u64; count].leak();
+        Tables {
+            frame_table: aligned,
+            m2p: m2p.as_ptr() as usize,
+            frames,
+        }
+    });
+    *kept = Some(tables);
+    for (at, words) in [(tables.frame_table, 4 * count), (tables.m2p, count)] {
+        // SAFETY: leaked above or for an earlier machine, at least as long, and nobody else's.
+        unsafe { core::ptr::write_bytes(at as *mut u64, 0, words) };
+    }
+    Tables { frames, ..tables }
+}
+
 /// Starts a machine with `frames` of RAM and `cpus` CPUs; all but frame 0 is free.
 pub fn boot(frames: u64, cpus: usize) -> Machine {
     let machine = arch::hosted::boot(frames as usize * PAGE_SIZE, cpus);
-    let count = frames as usize;
-    let table = vec![[0u64; 4]; count + 1].leak();
-    let aligned = (table.as_ptr() as usize).next_multiple_of(32);
-    let m2p = vec![0u64; count].leak();
-    let tables = Tables {
-        frame_table: aligned,
-        m2p: m2p.as_ptr() as usize,
-        frames,
-    };
-    // SAFETY: both were just leaked for this purpose, zeroed; the machine's lock keeps other tests away.
-    unsafe { crate::init(tables) };
+    // SAFETY: both were leaked for this purpose and are zeroed; the machine's lock keeps other tests away.
+    unsafe { crate::init(tables(frames)) };
     buddy::add_ram(Mfn(0), Mfn(frames));
     buddy::free_range(Mfn(1), Mfn(frames));
     let slots: [u64; 16] = core::array::from_fn(|i| FAKE_SLOT | (i as u64) << 12);
@@ -57,6 +74,10 @@ impl Random {
             .and_then(|s| s.parse().ok())
             .unwrap_or(default);
         std::println!("XENITH_SEED={seed}");
+        Self::new(seed)
+    }
+    /// Starts from a seed.
+    pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(2).wrapping_add(1))
     }
     /// Returns a random number below `limit`.
