@@ -38,7 +38,8 @@ pub fn hypervisor_exception(regs: &mut Regs) -> entry::AfterFault {
             let Some(vcpu) = current::vcpu() else { crate::panic::fault(regs) };
             let frame = crate::panic::guest_frame();
             frame.vector = 0;
-            let vector = if vector == PAGE_FAULT { GENERAL_PROTECTION } else { vector };
+            // An LDT that is not there: the guest's own selector is at fault, not an address that it knows of.
+            let (vector, code) = if vector == PAGE_FAULT { (GENERAL_PROTECTION, 0) } else { (vector, code) };
             bounce::exception(vcpu, frame, vector as u8, Some(code));
             entry::AfterFault::ToGuest
         }

@@ -4,12 +4,16 @@
 //! Pages 0 to 13 of the GDT half are the guest's frames, page 14 is the GDT page of the CPU the vCPU runs on. LDT pages
 //! are mapped when the CPU first touches them. The caller holds a segment-descriptor type reference for each mapped
 //! guest frame. Entries are writable: the CPU sets accessed bits.
+//!
+//! GDT pages that are not the guest's are never unmapped: they show a page of zeros, so that a selector which names nothing
+//! is refused as such (#GP with the selector) instead of faulting on the table.
 #![expect(unsafe_code, reason = "views the window's page table")]
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arch_types::Flush;
 use hypercalls::{GuestVa, Mfn};
+use spin::Once;
 
 use crate::paging::{self, NoTables, Pte, TableAlloc};
 use crate::{cpu, descriptors, features, layout, tlb};
@@ -20,6 +24,8 @@ pub const GDT_PAGES: usize = 14;
 pub const LDT_PAGES: usize = 16;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+/// A frame of zeros, only ever mapped read-only.
+static ZEROS: Once<Mfn> = Once::new();
 
 /// One vCPU's window.
 #[derive(Debug)]
@@ -28,14 +34,22 @@ pub struct Window {
     entries: &'static [AtomicU64],
 }
 
-fn encode(frame: Option<Mfn>) -> u64 {
+fn encode(frame: Mfn, more: Pte) -> u64 {
     let nx = if features::get().nx {
         Pte::NX
     } else {
         Pte::empty()
     };
-    let flags = Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY | nx;
-    frame.map_or(0, |f| f.maddr().0 | flags.bits())
+    frame.maddr().0 | (Pte::PRESENT | Pte::ACCESSED | nx | more).bits()
+}
+
+fn writable(frame: Mfn) -> u64 {
+    encode(frame, Pte::WRITE | Pte::DIRTY)
+}
+
+/// The entry of a GDT page that holds nothing.
+fn empty_gdt_page() -> u64 {
+    ZEROS.get().map_or(0, |&zeros| encode(zeros, Pte::empty()))
 }
 
 impl Window {
@@ -44,6 +58,7 @@ impl Window {
     /// # Errors
     /// [`NoTables`] when memory or the slot's space is used up.
     pub fn new(alloc: TableAlloc<'_>) -> Result<Self, NoTables> {
+        ZEROS.try_call_once(|| alloc().ok_or(NoTables))?;
         let index = NEXT.fetch_add(1, Ordering::Relaxed);
         if index >= layout::MAX_WINDOWS {
             return Err(NoTables);
@@ -52,21 +67,24 @@ impl Window {
         let first = paging::l1_entry(base, alloc)?;
         // SAFETY: a window is 32 pages, aligned to 32 pages, so its entries are 32 neighbours in one L1 table, which
         // is ours for ever and only accessed as atomics.
-        let entries = unsafe { core::slice::from_raw_parts(first, 32) };
+        let entries: &[AtomicU64] = unsafe { core::slice::from_raw_parts(first, 32) };
+        for entry in &entries[..GDT_PAGES] {
+            entry.store(empty_gdt_page(), Ordering::Relaxed);
+        }
         Ok(Self { base, entries })
     }
 
     /// Maps a GDT page, or nothing, for the vCPU; it is current on this CPU or nowhere.
     pub fn set_gdt_page(&self, page: usize, frame: Option<Mfn>) {
         if page < GDT_PAGES {
-            self.set(page, frame);
+            self.set(page, frame.map_or_else(empty_gdt_page, writable));
         }
     }
 
     /// Maps an LDT page, or nothing, for the vCPU; it is current on this CPU or nowhere.
     pub fn set_ldt_page(&self, page: usize, frame: Option<Mfn>) {
         if page < LDT_PAGES {
-            self.set(16 + page, frame);
+            self.set(16 + page, frame.map_or(0, writable));
         }
     }
 
@@ -76,8 +94,7 @@ impl Window {
         (entry & 1 != 0).then_some(Mfn(entry << 12 >> 24))
     }
 
-    fn set(&self, index: usize, frame: Option<Mfn>) {
-        let new = encode(frame);
+    fn set(&self, index: usize, new: u64) {
         let old = self.entries[index].swap(new, Ordering::SeqCst);
         if old & 1 != 0 && old != new {
             tlb::flush_local(Flush::Page(GuestVa(self.base + index as u64 * 4096)));
@@ -86,7 +103,7 @@ impl Window {
 
     /// Makes this the GDT of the CPU.
     pub(crate) fn use_on_this_cpu(&self) {
-        self.set(14, Some(cpu::gdt_frame_of(cpu::this_cpu())));
+        self.set(14, writable(cpu::gdt_frame_of(cpu::this_cpu())));
         descriptors::load_gdt(self.base);
     }
 
