@@ -234,7 +234,12 @@ fn unload(vcpu: &Vcpu, now: u64) {
     {
         let mut saved = vcpu.context.lock();
         crate::registers::sync(vcpu, &mut saved);
+        let refused = saved.selectors;
         saved.save();
+        if vcpu.failsafe_due.swap(false, Relaxed) {
+            // It was not told yet: the next load meets the same selectors and says so again.
+            saved.selectors = refused;
+        }
     }
     vcpu.domain().account.dirty.remove(here);
     vcpu.status.running.store(false, SeqCst);

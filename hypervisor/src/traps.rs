@@ -176,7 +176,8 @@ pub fn exit_work(regs: &mut Regs) {
     }
     let Some(vcpu) = current::vcpu() else { return };
     if vcpu.failsafe_due.swap(false, Relaxed) {
-        let selectors = context::current_selectors();
+        // The selectors that were to be loaded; the refused ones are null in the registers.
+        let selectors = vcpu.context.lock().selectors;
         bounce::enter(vcpu, regs, &vcpu.failsafe, Extra::Selectors(selectors));
     }
     if vcpu.nmi_pending.load(Relaxed) && !vcpu.nmi_masked.swap(true, Relaxed) {
