@@ -65,11 +65,28 @@ fn rights(info: &BootInfo, platform: &Platform) -> Result<IoRights, Errno> {
     let mut denied: ArrayVec<RangeInclusive<u64>, 128> = ArrayVec::new();
     denied.push(page(platform.lapic_base));
     denied.push(message_range());
+    denied.extend(hypertransport());
     denied.extend(platform.ioapics.iter().map(|io| page(u64::from(io.maddr))));
     let unusable = info.memory.iter().filter(|r| r.kind == RegionKind::Unusable && r.start >= 1 << 20);
     denied.extend(unusable.map(|r| (r.start >> 12)..=((r.end - 1) >> 12)).take(60));
     let com1 = super::command_line_options().com1.io_base;
     let mut ports = PortSet::hardware_domain(platform.pm_timer.map(|t| t.port as u16))?;
     ports.remove(com1..=com1 + 7)?;
-    IoRights::dom0(&denied, &[], ports)
+    let read_only = platform.hpet_base.map(page);
+    IoRights::dom0(&denied, read_only.as_slice(), ports)
+}
+
+/// The frames that AMD's processors keep for HyperTransport messages: writes there are commands to the machine.
+fn hypertransport() -> Option<RangeInclusive<u64>> {
+    const FRAMES: u64 = 12 << (30 - 12);
+    if !arch::features::get().amd {
+        return None;
+    }
+    let signature = arch::features::cpuid(1, 0)[0];
+    let base = signature >> 8 & 0xf;
+    let family = if base == 0xf { base + (signature >> 20 & 0xff) } else { base };
+    // The last 12 GiB of 40 bits, and since family 17h of what the processor addresses.
+    let bits = if family < 0x17 { 40 } else { arch::phys::maddr_bits() };
+    let end = 1u64 << (bits - 12);
+    Some(end.saturating_sub(FRAMES)..=end - 1)
 }
