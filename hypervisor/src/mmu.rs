@@ -10,33 +10,74 @@ use mm::{PageType, Write};
 
 use crate::domain::{self, Domain};
 use crate::emulate::{CodeSize, MAX_INSN, Segment, ptwr};
+use crate::io_rights::IoRights;
 use crate::vcpu::Vcpu;
 use crate::{guest, operand};
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 2;
 
-/// Checks that the caller may map frames of `id`, and returns it resolved.
+/// Whose frames a page-table update may map.
+#[derive(Debug)]
+pub enum Frames {
+    /// The caller's own.
+    Own,
+    /// Another domain's, which the caller controls.
+    Other(Arc<Domain>),
+    /// Nobody's: what is not RAM.
+    Io,
+    /// The hypervisor's, as far as it shares them.
+    Hypervisor,
+}
+
+impl Frames {
+    /// The owner by which `mm` knows them.
+    #[inline]
+    pub fn owner(&self, caller: &Vcpu) -> DomId {
+        match self {
+            Self::Own => caller.domid,
+            Self::Other(domain) => domain.id,
+            Self::Io => DomId::IO,
+            Self::Hypervisor => DomId::XEN,
+        }
+    }
+
+    /// The domain whose rights to devices count beside those of the tables' owner.
+    #[inline]
+    pub fn rights<'a>(&'a self, caller: &'a Vcpu) -> &'a IoRights {
+        match self {
+            Self::Other(domain) => &domain.io,
+            _ => &caller.domain().io,
+        }
+    }
+}
+
+/// Resolves the owner of frames that the caller wants to map. Its own number is no name for itself here.
 ///
 /// # Errors
-/// `EPERM` when it may not, `ESRCH` when there is no such domain.
-pub fn frame_owner(vcpu: &Vcpu, id: DomId) -> Result<DomId> {
-    if id == DomId::SELF || id == vcpu.domid {
-        return Ok(vcpu.domid);
-    }
-    if !vcpu.domain().privileged {
-        return Err(if id == DomId::IO && vcpu.domain().io.any_memory() { return Ok(id) } else { Errno::EPERM });
-    }
-    match id {
-        DomId::IO | DomId::XEN => Ok(id),
-        _ => domain::find(id).map(|_| id).ok_or(Errno::ESRCH),
-    }
+/// `ESRCH` when there is no such domain, `EPERM` when the caller may not map its frames.
+#[inline]
+pub fn frames_of(vcpu: &Vcpu, id: DomId) -> Result<Frames> {
+    if id == DomId::SELF { Ok(Frames::Own) } else { foreign_frames_of(vcpu, id) }
+}
+
+#[cold]
+fn foreign_frames_of(vcpu: &Vcpu, id: DomId) -> Result<Frames> {
+    let frames = match id {
+        DomId::IO => Frames::Io,
+        DomId::XEN => Frames::Hypervisor,
+        _ if id == vcpu.domid => return Err(Errno::ESRCH),
+        _ => Frames::Other(domain::find(id).ok_or(Errno::ESRCH)?),
+    };
+    let caller = vcpu.domain();
+    let may = caller.privileged || id == DomId::IO && caller.io.any_memory();
+    if may { Ok(frames) } else { Err(Errno::EPERM) }
 }
 
 /// Returns another domain that the caller controls, or `None` when it names itself.
 ///
 /// # Errors
-/// As [`frame_owner`].
+/// `ESRCH` when there is no such domain, `EPERM` when the caller does not control it.
 pub fn other_domain(vcpu: &Vcpu, id: DomId) -> Result<Option<Arc<Domain>>> {
     if id == DomId::SELF || id == vcpu.domid {
         return Ok(None);
