@@ -4,7 +4,7 @@
 //! A [`GuestPtr`] is an allegation. These functions are the only way to follow one: they check that it stays out of
 //! the hypervisor's hole, copy, and turn a fault into [`Errno::EFAULT`].
 
-use arch::guest;
+use arch::{context, guest};
 use hypercalls::{Errno, GuestPtr, GuestVa, Result};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -56,4 +56,16 @@ pub fn fetch(rip: GuestVa, buffer: &mut [u8]) -> usize {
     let first = (4096 - (rip.0 & 4095) as usize).min(buffer.len());
     let fetched = buffer.get_mut(..first).is_some_and(|part| guest::copy_from(part, rip).is_ok());
     if fetched { first } else { 0 }
+}
+
+/// Accesses memory in the kernel's address space, whichever mode the current vCPU is in.
+pub fn in_kernel<T>(access: impl FnOnce() -> T) -> T {
+    if context::kernel_mode() {
+        return access();
+    }
+    context::to_kernel_mode();
+    let result = access();
+    let back = context::to_user_mode();
+    debug_assert!(back, "a vCPU came from user mode and has no user root");
+    result
 }

@@ -46,19 +46,7 @@ pub fn privilege(vcpu: &Vcpu) -> Privilege {
 
 fn allowed(vcpu: &Vcpu, port: u16, width: Width) -> bool {
     let bitmap = GuestPtr::<u8>::new(vcpu.io_bitmap.load(Relaxed));
-    privilege(vcpu).allows(port, width, |byte| in_kernel(|| guest::read_at(bitmap, u64::from(byte)).ok()))
-}
-
-/// Looks at something in the kernel's address space, whichever mode the vCPU is in.
-fn in_kernel<T>(look: impl FnOnce() -> T) -> T {
-    if context::kernel_mode() {
-        return look();
-    }
-    context::to_kernel_mode();
-    let seen = look();
-    let back = context::to_user_mode();
-    debug_assert!(back, "a vCPU came from user mode and has no user root");
-    seen
+    privilege(vcpu).allows(port, width, |byte| guest::in_kernel(|| guest::read_at(bitmap, u64::from(byte)).ok()))
 }
 
 fn number(regs: &Regs, port: Port) -> u16 {

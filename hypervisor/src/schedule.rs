@@ -270,6 +270,8 @@ fn load(vcpu: &Vcpu, now: u64) {
     }
     if moved {
         time::update(vcpu);
+    } else {
+        time::refresh(vcpu, now);
     }
     time::update_runstate(vcpu, State::RUNNING, now);
     debug_assert!(context::current() == address);

@@ -9,12 +9,13 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicU64, fence};
 
 use hypercalls::shared_info::{XEN_PVCLOCK_TSC_STABLE_BIT, shared_offset, vcpu_offset};
-use hypercalls::vcpu::{Runstate as State, XEN_RUNSTATE_UPDATE};
+use hypercalls::vcpu::{Runstate as State, RunstateInfo, XEN_RUNSTATE_UPDATE};
 use hypercalls::vm_assist::VmAssistType;
 use hypercalls::{GuestVa, VcpuTimeInfo};
 use zerocopy::IntoBytes;
 
 use crate::domain::Domain;
+use crate::guest;
 use crate::shared::SharedFrame;
 use crate::vcpu::Vcpu;
 
@@ -37,8 +38,19 @@ fn write_time_info(to: SharedFrame) {
     version.fetch_add(1, SeqCst);
 }
 
+/// How long a vCPU that runs computes its time from what was published once, in ns.
+const REFRESH: u64 = 1_000_000_000;
+
+/// Publishes the time anew when the vCPU has had the old one for long enough.
+pub fn refresh(vcpu: &Vcpu, now: u64) {
+    if vcpu.time_due.load(Relaxed) <= now {
+        update(vcpu);
+    }
+}
+
 /// Publishes the time in a vCPU's `vcpu_info`, and in its secondary area if it has one.
 pub fn update(vcpu: &Vcpu) {
+    vcpu.time_due.store(arch::time::now().saturating_add(REFRESH), Relaxed);
     let area = vcpu.vcpu_info().at(vcpu_offset::TIME);
     write_time_info(area);
     let secondary = vcpu.time_area.load(Relaxed);
@@ -53,8 +65,16 @@ pub fn update(vcpu: &Vcpu) {
             flags: area.u8(29).load(Relaxed),
             _pad1: [0; 2],
         };
-        // A guest that unmapped its area loses the update, nothing else.
-        let _ = arch::guest::copy_to(GuestVa(secondary), info.as_bytes());
+        guest::in_kernel(|| write_secondary(GuestVa(secondary), info));
+    }
+}
+
+/// Writes a secondary area. A guest that unmapped it loses the update, nothing else.
+fn write_secondary(to: GuestVa, info: VcpuTimeInfo) {
+    let changing = VcpuTimeInfo { version: info.version.wrapping_sub(1), ..info };
+    let version = |of: &VcpuTimeInfo| arch::guest::copy_to(to, of.version.as_bytes());
+    if version(&changing).is_ok() && arch::guest::copy_to(to, changing.as_bytes()).is_ok() {
+        let _ = version(&info);
     }
 }
 
@@ -87,12 +107,14 @@ pub fn update_runstate(vcpu: &Vcpu, state: State, now: u64) {
         account.info(now)
     };
     let area = vcpu.runstate_area.load(Relaxed);
-    // The address is one of the kernel's address space; in user mode the next change will do.
-    if area == 0 || !arch::context::kernel_mode() {
-        return;
+    if area != 0 {
+        let marked = vcpu.domain().assists(VmAssistType::RUNSTATE_UPDATE_FLAG);
+        guest::in_kernel(|| write_runstate(area, info, marked));
     }
-    let mut info = info;
-    let marked = vcpu.domain().assists(VmAssistType::RUNSTATE_UPDATE_FLAG);
+}
+
+/// Writes a runstate area. A guest that unmapped it loses the update, nothing else.
+fn write_runstate(area: u64, mut info: RunstateInfo, marked: bool) {
     let entry_time = GuestVa(area.wrapping_add(8));
     if marked {
         info.state_entry_time |= XEN_RUNSTATE_UPDATE;
@@ -100,7 +122,6 @@ pub fn update_runstate(vcpu: &Vcpu, state: State, now: u64) {
             return;
         }
     }
-    // A guest that unmapped its area loses the update, nothing else.
     if arch::guest::copy_to(GuestVa(area), info.as_bytes()).is_ok() && marked {
         let _ = arch::guest::write_u64(entry_time, info.state_entry_time & !XEN_RUNSTATE_UPDATE);
     }

@@ -15,7 +15,7 @@ use hypercalls::Virq;
 use mm::Lock;
 
 use crate::vcpu::Vcpu;
-use crate::{events, rank, schedule};
+use crate::{current, events, rank, schedule, time};
 
 /// What a timer does when it fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,15 +182,13 @@ pub fn stop(vcpu: &Vcpu, kind: Kind) {
     queue(CpuId(vcpu.timer_cpu.load(SeqCst))).lock().stop(id(vcpu, kind));
 }
 
-/// Programs this CPU's hardware timer for the next deadline, the scheduler's included.
+/// Programs this CPU's hardware timer for the next deadline: a vCPU's, the scheduler's, or that of the time which the running
+/// vCPU sees.
 pub fn reprogram() {
     let here = cpu::this_cpu();
     let first = queue(here).lock().first().map(|(deadline, _)| deadline);
-    let slice = schedule::slice_end(here);
-    let next = match (first, slice) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    };
+    let refresh = current::vcpu().map(|vcpu| vcpu.time_due.load(Relaxed));
+    let next = [first, schedule::slice_end(here), refresh].into_iter().flatten().min();
     arch::timer::program(next);
 }
 
@@ -202,7 +200,11 @@ pub fn run() {
         let Some(timer) = queue(here).lock().pop_due(now) else { break };
         schedule::with_unit(timer / KINDS, |vcpu| fire(vcpu, timer % KINDS, now));
     }
-    schedule::check_slice(here, arch::time::now());
+    let now = arch::time::now();
+    schedule::check_slice(here, now);
+    if let Some(vcpu) = current::vcpu() {
+        time::refresh(vcpu, now);
+    }
     reprogram();
 }
 

@@ -163,6 +163,8 @@ pub struct Vcpu {
     pub runstate_area: AtomicU64,
     /// Guest address of the secondary time area, 0 when none.
     pub time_area: AtomicU64,
+    /// When the time that it sees is to be published anew.
+    pub time_due: AtomicU64,
     virq_ports: [AtomicU32; NR_VIRQS as usize],
     /// Period of the periodic timer in ns, 0 when stopped.
     pub period: AtomicU64,
@@ -217,6 +219,7 @@ impl Vcpu {
             runstate: Lock::new(rank::RUNSTATE, Runstate::new(arch::time::now())),
             runstate_area: AtomicU64::new(0),
             time_area: AtomicU64::new(0),
+            time_due: AtomicU64::new(0),
             virq_ports: [const { AtomicU32::new(0) }; NR_VIRQS as usize],
             period: AtomicU64::new(0),
             timer_cpu: AtomicU16::new(0),
