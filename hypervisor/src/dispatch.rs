@@ -9,6 +9,7 @@
 use arch::{Regs, cpu};
 use hypercalls::{Errno, GuestPtr, HypercallNr, MulticallEntry, Result};
 
+use crate::abi::Listing;
 use crate::crash;
 use crate::vcpu::Vcpu;
 use crate::{bounce, guest, ops};
@@ -43,26 +44,52 @@ pub struct Hypercall {
     /// What runs it.
     pub handler: Handler,
     /// Its sub-operations, for the ones that have a table of them.
-    pub subops: &'static [SubOp],
+    pub subops: Option<&'static dyn Listing>,
 }
+
+/// How a sub-operation is answered; `F` is what runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer<F> {
+    /// By this.
+    Run(F),
+    /// By the family's handler itself: it takes more than the others do.
+    ByFamily,
+    /// Always with this error, as it is meant to be.
+    Refused(Errno),
+    /// With `ENOSYS`: it does not exist here (yet).
+    Absent,
+}
+
+/// What runs most sub-operations: it gets the address of the argument.
+pub type Run = fn(&Vcpu, u64) -> Result<i64>;
 
 /// A line of a family's table: the position is the number.
 #[derive(Clone, Copy, Debug)]
-pub struct SubOp {
-    /// Its name in the ABI.
+pub struct SubOp<F = Run> {
+    /// Its name in the ABI; empty where a number is not assigned.
     pub name: &'static str,
-    /// What runs it; `None` answers `ENOSYS`.
-    pub run: Option<fn(&Vcpu, u64) -> Result<i64>>,
+    /// How it is answered.
+    pub answer: Answer<F>,
 }
 
 /// Makes a line of a family's table.
-pub const fn sub(name: &'static str, run: fn(&Vcpu, u64) -> Result<i64>) -> SubOp {
-    SubOp { name, run: Some(run) }
+pub const fn sub<F: Copy>(name: &'static str, run: F) -> SubOp<F> {
+    SubOp { name, answer: Answer::Run(run) }
+}
+
+/// Makes a line for a sub-operation that the family's handler picks out before it looks at the table.
+pub const fn by_family<F>(name: &'static str) -> SubOp<F> {
+    SubOp { name, answer: Answer::ByFamily }
+}
+
+/// Makes a line for a sub-operation that has one answer for everybody.
+pub const fn refused<F>(name: &'static str, errno: Errno) -> SubOp<F> {
+    SubOp { name, answer: Answer::Refused(errno) }
 }
 
 /// Makes a line for a sub-operation that does not exist here (yet).
-pub const fn absent(name: &'static str) -> SubOp {
-    SubOp { name, run: None }
+pub const fn absent<F>(name: &'static str) -> SubOp<F> {
+    SubOp { name, answer: Answer::Absent }
 }
 
 /// Runs line `number` of a family's table.
@@ -71,10 +98,19 @@ pub const fn absent(name: &'static str) -> SubOp {
 /// `ENOSYS` when there is none, and what the operation says.
 #[inline]
 pub fn run_sub(vcpu: &Vcpu, family: HypercallNr, table: &[SubOp], number: u64, arg: u64) -> Result<i64> {
-    let found = usize::try_from(number).ok().and_then(|n| table.get(n)).and_then(|op| op.run);
-    match found {
-        Some(run) => run(vcpu, arg),
-        None => Err(unknown(vcpu, family, number)),
+    find(vcpu, family, table, number)?(vcpu, arg)
+}
+
+/// Returns what runs line `number` of a family's table.
+///
+/// # Errors
+/// `ENOSYS` when there is none; the error of one that is refused.
+#[inline]
+pub fn find<F: Copy>(vcpu: &Vcpu, family: HypercallNr, table: &[SubOp<F>], number: u64) -> Result<F> {
+    match usize::try_from(number).ok().and_then(|n| table.get(n)).map(|line| line.answer) {
+        Some(Answer::Run(run)) => Ok(run),
+        Some(Answer::Refused(errno)) => Err(errno),
+        _ => Err(unknown(vcpu, family, number)),
     }
 }
 
@@ -157,7 +193,6 @@ fn multicall(vcpu: &Vcpu, regs: &mut Regs, list: GuestPtr<MulticallEntry>, count
         };
         match outcome {
             Outcome::Done(value) => {
-                entry.result = value;
                 if write_result(list, done, value).is_err() {
                     regs.rax = Errno::EFAULT.to_ret() as u64;
                     return;

@@ -10,6 +10,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod abi;
 pub mod bounce;
 pub mod builder;
 pub mod console;
@@ -48,3 +49,5 @@ pub mod time;
 pub mod timers;
 pub mod traps;
 pub mod vcpu;
+
+pub use abi::table as abi_table;

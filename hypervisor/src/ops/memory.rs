@@ -14,16 +14,16 @@ use hypercalls::memory::*;
 use hypercalls::shared_info::shared_offset;
 use hypercalls::{DomId, Errno, GuestPtr, HypercallNr, Result};
 
-use crate::dispatch::{Args, Outcome, SubOp, absent, run_sub, sub};
+use crate::dispatch::{Args, Outcome, SubOp, absent, by_family, refused, run_sub, sub};
 use crate::domain::Domain;
 use crate::machine_map::{self, MACHINE_MAP};
 use crate::vcpu::Vcpu;
 use crate::{guest, mmu};
 
-/// The sub-operations.
+/// The sub-operations; those that can be cut short are run by [`memory_op`] itself.
 pub static OPS: [SubOp; 29] = [
-    sub("increase_reservation", by_family),
-    sub("decrease_reservation", by_family),
+    by_family("increase_reservation"),
+    by_family("decrease_reservation"),
     sub("maximum_ram_page", |_, _| Ok(mm::m2p::entries() as i64)),
     sub("current_reservation", |vcpu, arg| {
         about(vcpu, arg, |d| d.account.owned() as i64)
@@ -32,31 +32,31 @@ pub static OPS: [SubOp; 29] = [
         about(vcpu, arg, maximum_reservation)
     }),
     absent("machphys_mfn_list"),
-    sub("populate_physmap", by_family),
-    sub("add_to_physmap", |_, _| Err(Errno::EACCES)),
+    by_family("populate_physmap"),
+    refused("add_to_physmap", Errno::EACCES),
     absent(""),
     // No domain has been given a map of its own; its kernel then assumes one.
-    sub("memory_map", |_, _| Err(Errno::ENOSYS)),
+    refused("memory_map", Errno::ENOSYS),
     sub("machine_memory_map", machine_memory_map),
-    sub("exchange", by_family),
+    by_family("exchange"),
     sub("machphys_mapping", machphys_mapping),
     absent("set_memory_map"),
     sub("maximum_gpfn", |vcpu, arg| about(vcpu, arg, maximum_gpfn)),
-    sub("remove_from_physmap", |_, _| Err(Errno::EACCES)),
+    refused("remove_from_physmap", Errno::EACCES),
     // Populating on demand is for translated guests.
-    sub("set_pod_target", |_, _| Err(Errno::EINVAL)),
-    sub("get_pod_target", |_, _| Err(Errno::EINVAL)),
+    refused("set_pod_target", Errno::EINVAL),
+    refused("get_pod_target", Errno::EINVAL),
     // No frame is ever shared between domains behind their backs.
     sub("get_sharing_freed_pages", |_, _| Ok(0)),
     sub("get_sharing_shared_pages", |_, _| Ok(0)),
     absent("paging_op"),
     absent("access_op"),
     absent("sharing_op"),
-    sub("add_to_physmap_batch", |_, _| Err(Errno::EACCES)),
+    refused("add_to_physmap_batch", Errno::EACCES),
     absent("claim_pages"),
-    sub("machphys_compat_mfn_list", |_, _| Err(Errno::EOPNOTSUPP)),
+    refused("machphys_compat_mfn_list", Errno::EOPNOTSUPP),
     // No domain has a virtual NUMA layout.
-    sub("get_vnumainfo", |_, _| Err(Errno::EOPNOTSUPP)),
+    refused("get_vnumainfo", Errno::EOPNOTSUPP),
     absent("reserved_device_memory_map"),
     absent("acquire_resource"),
 ];
@@ -74,11 +74,6 @@ pub fn memory_op(vcpu: &Vcpu, args: &Args) -> Outcome {
         _ if start != 0 => Err(Errno::EINVAL).into(),
         _ => run_sub(vcpu, HypercallNr::MEMORY_OP, &OPS, u64::from(op.0), arg).into(),
     }
-}
-
-/// Stands for an operation that can be cut short: [`memory_op`] runs those itself.
-fn by_family(_: &Vcpu, _: u64) -> Result<i64> {
-    Err(Errno::ENOSYS)
 }
 
 /// Returns the largest order of an extent that the caller may name; it bounds the work between two looks at the time.

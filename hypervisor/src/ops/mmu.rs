@@ -6,13 +6,12 @@
 
 use arch::{Flush, cpu, tlb};
 use hypercalls::mmu::*;
-use hypercalls::{DomId, Errno, GuestPtr, GuestVa, Mfn, Result};
-use mm::{IoAccess, IoPolicy, PageRef, PageTables, PtCtx, Write, m2p};
+use hypercalls::{Errno, GuestPtr, GuestVa, HypercallNr, Mfn, Result};
+use mm::{PageRef, PageTables, PtCtx, Write, m2p};
 
-use crate::dispatch::{Args, Outcome};
+use crate::dispatch::{Args, Outcome, SubOp, absent, find, refused, sub};
 use crate::domain::Domain;
-use crate::io_rights::IoRights;
-use crate::mmu::{self, Frames, cpus_of, flush_all_of};
+use crate::mmu::{self, cpus_of, flush_all_of};
 use crate::registers;
 use crate::vcpu::Vcpu;
 use crate::guest;
@@ -87,55 +86,20 @@ fn settle(tables: &mut PageTables, ctx: &PtCtx<'_>, outcome: Outcome, batch: &Ba
     outcome
 }
 
-/// Rights to devices that two domains both have: the one whose frames are mapped, and the one whose tables map them.
-struct Both<'a> {
-    frames: &'a IoRights,
-    tables: &'a IoRights,
-}
-
-impl Both<'_> {
-    /// The policy that says so, by the shorter way where both are one.
-    fn policy(&self) -> &dyn IoPolicy {
-        if core::ptr::eq(self.frames, self.tables) { self.tables } else { self }
-    }
-}
-
-impl IoPolicy for Both<'_> {
-    fn mmio(&self, mfn: Mfn) -> IoAccess {
-        match (self.frames.mmio(mfn), self.tables.mmio(mfn)) {
-            (IoAccess::None, _) | (_, IoAccess::None) => IoAccess::None,
-            (IoAccess::ReadWrite, IoAccess::ReadWrite) => IoAccess::ReadWrite,
-            _ => IoAccess::ReadOnly,
-        }
-    }
-
-    fn cache_bits(&self) -> bool {
-        self.tables.cache_bits()
-    }
-}
-
 /// Hypercall 1.
 pub fn mmu_update(vcpu: &Vcpu, args: &Args) -> Outcome {
     let batch = match Batch::new(args, size_of::<MmuUpdate>() as u64) {
         Ok(batch) => batch,
         Err(error) => return Err(error).into(),
     };
-    let (frames, tables) = split_foreigndom(batch.foreigndom as u32);
-    let tables = match tables.map_or(Ok(None), |id| mmu::other_domain(vcpu, id)) {
-        Ok(tables) => tables,
-        Err(error) => return Err(error).into(),
+    let (fd, pt_owner) = split_foreigndom(batch.foreigndom as u32);
+    let fd = match (mmu::frame_owner(vcpu, fd), pt_owner) {
+        (Err(error), _) => return Err(error).into(),
+        (Ok(_), Some(owner)) if owner != vcpu.domid => return Err(Errno::EINVAL).into(),
+        (Ok(fd), _) => fd,
     };
-    match mmu::frames_of(vcpu, frames) {
-        Ok(frames) => update_tables(vcpu, &batch, tables.as_deref(), &frames),
-        Err(error) => Err(error).into(),
-    }
-}
-
-/// Runs a batch on the tables of another domain (`None`: the caller's) that map `frames`.
-fn update_tables(vcpu: &Vcpu, batch: &Batch, other: Option<&Domain>, frames: &Frames) -> Outcome {
-    let domain = other.unwrap_or_else(|| vcpu.domain());
-    let both = Both { frames: frames.rights(vcpu), tables: &domain.io };
-    let ctx = PtCtx { fd: frames.owner(vcpu), io: both.policy(), ..domain.tables_ctx() };
+    let domain = vcpu.domain();
+    let ctx = PtCtx { fd, ..domain.tables_ctx() };
     let requests = GuestPtr::<MmuUpdate>::new(batch.list);
     let mut tables = domain.page_tables.lock();
     let outcome = batch.run(|index| {
@@ -146,15 +110,14 @@ fn update_tables(vcpu: &Vcpu, batch: &Batch, other: Option<&Domain>, frames: &Fr
                 tables.mod_entry(&ctx, at, request.val, Write::Plain)
             }
             MmuUpdateKind::PT_UPDATE_PRESERVE_AD => tables.mod_entry(&ctx, at, request.val, Write::PreserveAd),
-            _ if other.is_some() => Err(Errno::EPERM),
             _ => {
-                let page = PageRef::get(at.mfn(), ctx.fd).ok_or(Errno::EINVAL)?;
+                let page = PageRef::get(at.mfn(), fd).ok_or(Errno::EINVAL)?;
                 m2p::set(page.mfn(), hypercalls::Pfn(request.val));
                 Ok(())
             }
         }
     });
-    settle(&mut tables, &ctx, outcome, batch)
+    settle(&mut tables, &ctx, outcome, &batch)
 }
 
 /// Hypercall 14.
@@ -165,13 +128,10 @@ pub fn update_va_mapping(vcpu: &Vcpu, args: &Args) -> Outcome {
 
 /// Hypercall 22.
 pub fn update_va_mapping_otherdomain(vcpu: &Vcpu, args: &Args) -> Outcome {
-    let frames = match mmu::frames_of(vcpu, DomId(args[3] as u16)) {
-        Ok(frames) => frames,
-        Err(error) => return Err(error).into(),
-    };
-    let both = Both { frames: frames.rights(vcpu), tables: &vcpu.domain().io };
-    let ctx = PtCtx { fd: frames.owner(vcpu), io: both.policy(), ..vcpu.domain().tables_ctx() };
-    update(vcpu, &ctx, args)
+    match mmu::frame_owner(vcpu, hypercalls::DomId(args[3] as u16)) {
+        Ok(fd) => update(vcpu, &PtCtx { fd, ..vcpu.domain().tables_ctx() }, args),
+        Err(error) => Err(error).into(),
+    }
 }
 
 #[inline]
@@ -213,12 +173,7 @@ pub fn mmuext_op(vcpu: &Vcpu, args: &Args) -> Outcome {
         Ok(batch) => batch,
         Err(error) => return Err(error).into(),
     };
-    let named = DomId(batch.foreigndom as u16);
-    if named == vcpu.domid {
-        // A domain's own number is no name for itself here.
-        return Err(Errno::ESRCH).into();
-    }
-    let other = match mmu::other_domain(vcpu, named) {
+    let other = match mmu::other_domain(vcpu, hypercalls::DomId(batch.foreigndom as u16)) {
         Ok(other) => other,
         Err(error) => return Err(error).into(),
     };
@@ -232,7 +187,7 @@ pub fn mmuext_op(vcpu: &Vcpu, args: &Args) -> Outcome {
         if other.is_some() && !may_be_foreign(op.cmd) {
             return Err(Errno::EPERM);
         }
-        one_mmuext(vcpu, &mut tables, &ctx, &op)
+        find(vcpu, HypercallNr::MMUEXT_OP, &EXTENDED, u64::from(op.cmd.0))?(vcpu, &mut tables, &ctx, &op)
     });
     settle(&mut tables, &ctx, outcome, &batch)
 }
@@ -250,50 +205,57 @@ const fn may_be_foreign(cmd: MmuextCmd) -> bool {
     )
 }
 
-fn one_mmuext(vcpu: &Vcpu, tables: &mut PageTables, ctx: &PtCtx<'_>, op: &MmuextOp) -> Result<()> {
-    let domain = vcpu.domain();
-    match op.cmd {
-        MmuextCmd::PIN_L1_TABLE
-        | MmuextCmd::PIN_L2_TABLE
-        | MmuextCmd::PIN_L3_TABLE
-        | MmuextCmd::PIN_L4_TABLE => tables.pin(ctx, op.mfn(), op.cmd.0 as u8 + 1),
-        MmuextCmd::UNPIN_TABLE => tables.unpin(ctx, op.mfn()),
-        MmuextCmd::NEW_BASEPTR => {
-            tables.finish(ctx);
-            mmu::set_kernel_root(vcpu, tables, op.mfn())
-        }
-        MmuextCmd::NEW_USER_BASEPTR => mmu::set_user_root(vcpu, tables, op.mfn()),
-        MmuextCmd::TLB_FLUSH_LOCAL => {
-            tlb::flush_local(Flush::All);
-            Ok(())
-        }
-        MmuextCmd::INVLPG_LOCAL => {
-            tlb::flush_local(Flush::Page(op.linear_addr()));
-            Ok(())
-        }
-        MmuextCmd::TLB_FLUSH_MULTI => {
-            tlb::flush(&cpus_of(domain, op.vcpumask())?, Flush::All);
-            Ok(())
-        }
-        MmuextCmd::INVLPG_MULTI => {
-            tlb::flush(&cpus_of(domain, op.vcpumask())?, Flush::Page(op.linear_addr()));
-            Ok(())
-        }
-        MmuextCmd::TLB_FLUSH_ALL => {
-            flush_all_of(domain, Flush::All);
-            Ok(())
-        }
-        MmuextCmd::INVLPG_ALL => {
-            flush_all_of(domain, Flush::Page(op.linear_addr()));
-            Ok(())
-        }
-        MmuextCmd::FLUSH_CACHE | MmuextCmd::FLUSH_CACHE_GLOBAL => flush_cache(domain),
-        MmuextCmd::SET_LDT => registers::set_ldt(vcpu, op.linear_addr(), op.nr_ents()),
-        MmuextCmd::CLEAR_PAGE => clear_page(ctx, op.mfn()),
-        MmuextCmd::COPY_PAGE => copy_page(ctx, op.mfn(), op.src_mfn()),
-        MmuextCmd::MARK_SUPER | MmuextCmd::UNMARK_SUPER => Err(Errno::EOPNOTSUPP),
-        MmuextCmd(other) => Err(crate::dispatch::unknown(vcpu, hypercalls::HypercallNr::MMUEXT_OP, u64::from(other))),
-    }
+/// What runs a sub-operation of `mmuext_op`.
+type Extended = fn(&Vcpu, &mut PageTables, &PtCtx<'_>, &MmuextOp) -> Result<()>;
+
+/// The sub-operations of `mmuext_op`.
+pub static EXTENDED: [SubOp<Extended>; 21] = [
+    sub("pin_l1_table", pin),
+    sub("pin_l2_table", pin),
+    sub("pin_l3_table", pin),
+    sub("pin_l4_table", pin),
+    sub("unpin_table", |_, tables, ctx, op| tables.unpin(ctx, op.mfn())),
+    sub("new_baseptr", |vcpu, tables, ctx, op| {
+        tables.finish(ctx);
+        mmu::set_kernel_root(vcpu, tables, op.mfn())
+    }),
+    sub("tlb_flush_local", |_, _, _, _| {
+        tlb::flush_local(Flush::All);
+        Ok(())
+    }),
+    sub("invlpg_local", |_, _, _, op| {
+        tlb::flush_local(Flush::Page(op.linear_addr()));
+        Ok(())
+    }),
+    sub("tlb_flush_multi", |vcpu, _, _, op| {
+        tlb::flush(&cpus_of(vcpu.domain(), op.vcpumask())?, Flush::All);
+        Ok(())
+    }),
+    sub("invlpg_multi", |vcpu, _, _, op| {
+        tlb::flush(&cpus_of(vcpu.domain(), op.vcpumask())?, Flush::Page(op.linear_addr()));
+        Ok(())
+    }),
+    sub("tlb_flush_all", |vcpu, _, _, _| {
+        flush_all_of(vcpu.domain(), Flush::All);
+        Ok(())
+    }),
+    sub("invlpg_all", |vcpu, _, _, op| {
+        flush_all_of(vcpu.domain(), Flush::Page(op.linear_addr()));
+        Ok(())
+    }),
+    sub("flush_cache", |vcpu, _, _, _| flush_cache(vcpu.domain())),
+    sub("set_ldt", |vcpu, _, _, op| registers::set_ldt(vcpu, op.linear_addr(), op.nr_ents())),
+    absent(""),
+    sub("new_user_baseptr", |vcpu, tables, _, op| mmu::set_user_root(vcpu, tables, op.mfn())),
+    sub("clear_page", |_, _, ctx, op| clear_page(ctx, op.mfn())),
+    sub("copy_page", |_, _, ctx, op| copy_page(ctx, op.mfn(), op.src_mfn())),
+    sub("flush_cache_global", |vcpu, _, _, _| flush_cache(vcpu.domain())),
+    refused("mark_super", Errno::EOPNOTSUPP),
+    refused("unmark_super", Errno::EOPNOTSUPP),
+];
+
+fn pin(_: &Vcpu, tables: &mut PageTables, ctx: &PtCtx<'_>, op: &MmuextOp) -> Result<()> {
+    tables.pin(ctx, op.mfn(), op.cmd.0 as u8 + 1)
 }
 
 fn flush_cache(domain: &Domain) -> Result<()> {
@@ -316,4 +278,3 @@ fn copy_page(ctx: &PtCtx<'_>, to: Mfn, from: Mfn) -> Result<()> {
     crate::shared::copy(&target, &source);
     Ok(())
 }
-

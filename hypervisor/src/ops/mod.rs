@@ -15,15 +15,16 @@ pub mod version;
 
 use hypercalls::HypercallNr;
 
-use crate::dispatch::{Args, Handler, Hypercall, Outcome, SubOp};
+use crate::abi::Listing;
+use crate::dispatch::{Args, Handler, Hypercall, Outcome};
 use crate::vcpu::Vcpu;
 
 const fn line(name: &'static str, handler: Handler) -> Option<Hypercall> {
-    Some(Hypercall { name, handler, subops: &[] })
+    Some(Hypercall { name, handler, subops: None })
 }
 
-const fn family(name: &'static str, handler: Handler, subops: &'static [SubOp]) -> Option<Hypercall> {
-    Some(Hypercall { name, handler, subops })
+const fn family(name: &'static str, handler: Handler, subops: &'static dyn Listing) -> Option<Hypercall> {
+    Some(Hypercall { name, handler, subops: Some(subops) })
 }
 
 /// `iret` and `multicall` change more than RAX; `dispatch` runs them itself, and neither may be nested here.
@@ -55,11 +56,11 @@ pub static TABLE: [Option<Hypercall>; HypercallNr::COUNT] = {
     t[21] = line("vm_assist", registers::vm_assist);
     t[22] = line("update_va_mapping_otherdomain", mmu::update_va_mapping_otherdomain);
     t[23] = line("iret", nested);
-    t[24] = family("vcpu_op", vcpu::vcpu_op, &[]);
+    t[24] = family("vcpu_op", vcpu::vcpu_op, &vcpu::OPS);
     t[25] = line("set_segment_base", registers::set_segment_base);
-    t[26] = line("mmuext_op", mmu::mmuext_op);
+    t[26] = family("mmuext_op", mmu::mmuext_op, &mmu::EXTENDED);
     t[29] = family("sched_op", sched::sched_op, &sched::OPS);
-    t[30] = line("callback_op", registers::callback_op);
+    t[30] = family("callback_op", registers::callback_op, &registers::CALLBACKS);
     t[32] = family("event_channel_op", event_channel::event_channel_op, &event_channel::OPS);
     t[33] = family("physdev_op", physdev::physdev_op, &physdev::OPS);
     t

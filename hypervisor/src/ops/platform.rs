@@ -13,7 +13,7 @@ use crate::{guest, time};
 
 /// The sub-operations; each gets the address of the whole argument.
 pub static OPS: [SubOp; 64] = {
-    let mut t = [absent(""); 64];
+    let mut t: [SubOp; 64] = [absent(""); 64];
     t[17] = sub("settime32", |_, arg| {
         let a: Settime32 = read(arg)?;
         set_time(u64::from(a.secs), a.nsecs, a.system_time)

@@ -9,7 +9,7 @@ use hypercalls::trap::*;
 use hypercalls::vm_assist::{VmAssistCmd, VmAssistType};
 use hypercalls::{Errno, GuestPtr, GuestVa, HypercallNr, Maddr, Mfn, Result, TrapInfo};
 
-use crate::dispatch::{Args, Outcome, unknown};
+use crate::dispatch::{Args, Outcome, SubOp, run_sub, sub};
 use crate::vcpu::{Entry, Vcpu};
 use crate::{guest, registers};
 
@@ -154,21 +154,22 @@ pub fn set_segment_base(_vcpu: &Vcpu, args: &Args) -> Outcome {
     Outcome::Done(0)
 }
 
+/// The sub-operations of `callback_op`.
+pub static CALLBACKS: [SubOp; 2] = [
+    sub("register", |vcpu, arg| register_callback(vcpu, &guest::read(GuestPtr::new(arg))?)),
+    sub("unregister", |vcpu, arg| {
+        let which: CallbackUnregister = guest::read(GuestPtr::new(arg))?;
+        if which.kind != CallbackType::NMI {
+            return Err(Errno::EINVAL);
+        }
+        vcpu.traps[2].entry.set(0, false);
+        Ok(0)
+    }),
+];
+
 /// Hypercall 30.
 pub fn callback_op(vcpu: &Vcpu, args: &Args) -> Outcome {
-    let act = || match CallbackOp(args[0] as u32) {
-        CallbackOp::REGISTER => register_callback(vcpu, &guest::read(GuestPtr::new(args[1]))?),
-        CallbackOp::UNREGISTER => {
-            let which: CallbackUnregister = guest::read(GuestPtr::new(args[1]))?;
-            if which.kind != CallbackType::NMI {
-                return Err(Errno::EINVAL);
-            }
-            vcpu.traps[2].entry.set(0, false);
-            Ok(0)
-        }
-        CallbackOp(other) => Err(unknown(vcpu, HypercallNr::CALLBACK_OP, u64::from(other))),
-    };
-    act().into()
+    run_sub(vcpu, HypercallNr::CALLBACK_OP, &CALLBACKS, args[0] & 0xffff_ffff, args[1]).into()
 }
 
 fn register_callback(vcpu: &Vcpu, what: &CallbackRegister) -> Result<i64> {
@@ -186,4 +187,3 @@ fn register_callback(vcpu: &Vcpu, what: &CallbackRegister) -> Result<i64> {
     entry.set(address, mask);
     Ok(0)
 }
-

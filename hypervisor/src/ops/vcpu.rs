@@ -8,27 +8,59 @@ use hypercalls::vcpu::*;
 use hypercalls::{Errno, GuestPtr, HypercallNr, PAGE_SIZE, Result, VcpuInfo};
 use mm::WritableRef;
 
-use crate::dispatch::{Args, Outcome, unknown};
+use crate::dispatch::{Args, Outcome, SubOp, absent, by_family, find, sub};
 use crate::timers::{self, Kind};
 use crate::vcpu::Vcpu;
 use crate::{events, guest, initialise, mmu, schedule, shared, time};
 
-/// The sub-operations, for the table of what exists.
-pub static NAMES: [(&str, bool); 14] = [
-    ("initialise", true),
-    ("up", true),
-    ("down", true),
-    ("is_up", true),
-    ("get_runstate_info", true),
-    ("register_runstate_memory_area", true),
-    ("set_periodic_timer", true),
-    ("stop_periodic_timer", true),
-    ("set_singleshot_timer", true),
-    ("stop_singleshot_timer", true),
-    ("register_vcpu_info", true),
-    ("send_nmi", true),
-    ("get_physid", false),
-    ("register_vcpu_time_memory_area", true),
+/// What runs a sub-operation: it gets the caller, the vCPU that is meant, and the address of the argument.
+type OnTarget = fn(&Vcpu, &Vcpu, u64) -> Result<i64>;
+
+/// The sub-operations. `initialise` can be cut short, so [`vcpu_op`] runs it itself.
+pub static OPS: [SubOp<OnTarget>; 14] = [
+    by_family("initialise"),
+    sub("up", |_, target, _| up(target)),
+    sub("down", |_, target, _| down(target)),
+    sub("is_up", |_, target, _| Ok(i64::from(!target.status.down.load(SeqCst)))),
+    sub("get_runstate_info", |_, target, arg| {
+        let info = target.runstate.lock().info(arch::time::now());
+        guest::write(GuestPtr::new(arg), &info).map(|()| 0)
+    }),
+    sub("register_runstate_memory_area", register_runstate),
+    sub("set_periodic_timer", |_, target, arg| {
+        let args: SetPeriodicTimer = guest::read(GuestPtr::new(arg))?;
+        set_periodic(target, args.period_ns)
+    }),
+    sub("stop_periodic_timer", |_, target, _| {
+        target.period.store(0, Relaxed);
+        timers::stop(target, Kind::Periodic);
+        Ok(0)
+    }),
+    sub("set_singleshot_timer", |vcpu, target, arg| {
+        only_itself(vcpu, target)?;
+        let args: SetSingleshotTimer = guest::read(GuestPtr::new(arg))?;
+        timers::arm(vcpu, Kind::SingleShot, args.timeout_abs_ns);
+        Ok(0)
+    }),
+    sub("stop_singleshot_timer", |vcpu, target, _| {
+        only_itself(vcpu, target)?;
+        timers::stop(vcpu, Kind::SingleShot);
+        Ok(0)
+    }),
+    sub("register_vcpu_info", |vcpu, target, arg| {
+        let args: RegisterVcpuInfo = guest::read(GuestPtr::new(arg))?;
+        register_info(vcpu, target, &args)
+    }),
+    sub("send_nmi", |_, target, arg| {
+        if arg != 0 {
+            return Err(Errno::EINVAL);
+        }
+        target.nmi_pending.store(true, SeqCst);
+        schedule::deliver(target);
+        Ok(0)
+    }),
+    absent("get_physid"),
+    sub("register_vcpu_time_memory_area", register_time),
 ];
 
 /// Hypercall 24.
@@ -37,57 +69,15 @@ pub fn vcpu_op(vcpu: &Vcpu, args: &Args) -> Outcome {
     let arg = args[2];
     match mmu::vcpu_of(vcpu.domain(), args[1] & 0xffff_ffff) {
         Ok(target) if op == VcpuOp::INITIALISE => initialise::from_guest(target, GuestPtr::new(arg)),
-        Ok(target) => run(vcpu, target, op, arg).into(),
+        Ok(target) => find(vcpu, HypercallNr::VCPU_OP, &OPS, u64::from(op.0))
+            .and_then(|run| run(vcpu, target, arg))
+            .into(),
         Err(error) => Err(error).into(),
     }
 }
 
-fn run(vcpu: &Vcpu, target: &Vcpu, op: VcpuOp, arg: u64) -> Result<i64> {
-    match op {
-        VcpuOp::UP => up(target),
-        VcpuOp::DOWN => down(target),
-        VcpuOp::IS_UP => Ok(i64::from(!target.status.down.load(SeqCst))),
-        VcpuOp::GET_RUNSTATE_INFO => {
-            let info = target.runstate.lock().info(arch::time::now());
-            guest::write(GuestPtr::new(arg), &info).map(|()| 0)
-        }
-        VcpuOp::REGISTER_RUNSTATE_MEMORY_AREA => register_runstate(vcpu, target, arg),
-        VcpuOp::SET_PERIODIC_TIMER => {
-            let args: SetPeriodicTimer = guest::read(GuestPtr::new(arg))?;
-            set_periodic(target, args.period_ns)
-        }
-        VcpuOp::STOP_PERIODIC_TIMER => {
-            target.period.store(0, Relaxed);
-            timers::stop(target, Kind::Periodic);
-            Ok(0)
-        }
-        VcpuOp::SET_SINGLESHOT_TIMER | VcpuOp::STOP_SINGLESHOT_TIMER if !core::ptr::eq(vcpu, target) => {
-            Err(Errno::EINVAL)
-        }
-        VcpuOp::SET_SINGLESHOT_TIMER => {
-            let args: SetSingleshotTimer = guest::read(GuestPtr::new(arg))?;
-            timers::arm(vcpu, Kind::SingleShot, args.timeout_abs_ns);
-            Ok(0)
-        }
-        VcpuOp::STOP_SINGLESHOT_TIMER => {
-            timers::stop(vcpu, Kind::SingleShot);
-            Ok(0)
-        }
-        VcpuOp::REGISTER_VCPU_INFO => {
-            let args: RegisterVcpuInfo = guest::read(GuestPtr::new(arg))?;
-            register_info(vcpu, target, &args)
-        }
-        VcpuOp::SEND_NMI => {
-            if arg != 0 {
-                return Err(Errno::EINVAL);
-            }
-            target.nmi_pending.store(true, SeqCst);
-            schedule::deliver(target);
-            Ok(0)
-        }
-        VcpuOp::REGISTER_VCPU_TIME_MEMORY_AREA => register_time(vcpu, target, arg),
-        VcpuOp(other) => Err(unknown(vcpu, HypercallNr::VCPU_OP, u64::from(other))),
-    }
+fn only_itself(vcpu: &Vcpu, target: &Vcpu) -> Result<()> {
+    if core::ptr::eq(vcpu, target) { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 fn up(target: &Vcpu) -> Result<i64> {
@@ -202,4 +192,3 @@ pub fn set_timer_op(vcpu: &Vcpu, args: &Args) -> Outcome {
     }
     Outcome::Done(0)
 }
-
