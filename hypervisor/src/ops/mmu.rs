@@ -6,12 +6,13 @@
 
 use arch::{Flush, cpu, tlb};
 use hypercalls::mmu::*;
-use hypercalls::{Errno, GuestPtr, GuestVa, HypercallNr, Mfn, Result};
-use mm::{PageRef, PageTables, PtCtx, Write, m2p};
+use hypercalls::{DomId, Errno, GuestPtr, GuestVa, HypercallNr, Mfn, Result};
+use mm::{IoAccess, IoPolicy, PageRef, PageTables, PtCtx, Write, m2p};
 
 use crate::dispatch::{Args, Outcome, SubOp, absent, find, refused, sub};
 use crate::domain::Domain;
-use crate::mmu::{self, cpus_of, flush_all_of};
+use crate::io_rights::IoRights;
+use crate::mmu::{self, Frames, cpus_of, flush_all_of};
 use crate::registers;
 use crate::vcpu::Vcpu;
 use crate::guest;
@@ -86,20 +87,55 @@ fn settle(tables: &mut PageTables, ctx: &PtCtx<'_>, outcome: Outcome, batch: &Ba
     outcome
 }
 
+/// Rights to devices that two domains both have: the one whose frames are mapped, and the one whose tables map them.
+struct Both<'a> {
+    frames: &'a IoRights,
+    tables: &'a IoRights,
+}
+
+impl Both<'_> {
+    /// The policy that says so, by the shorter way where both are one.
+    fn policy(&self) -> &dyn IoPolicy {
+        if core::ptr::eq(self.frames, self.tables) { self.tables } else { self }
+    }
+}
+
+impl IoPolicy for Both<'_> {
+    fn mmio(&self, mfn: Mfn) -> IoAccess {
+        match (self.frames.mmio(mfn), self.tables.mmio(mfn)) {
+            (IoAccess::None, _) | (_, IoAccess::None) => IoAccess::None,
+            (IoAccess::ReadWrite, IoAccess::ReadWrite) => IoAccess::ReadWrite,
+            _ => IoAccess::ReadOnly,
+        }
+    }
+
+    fn cache_bits(&self) -> bool {
+        self.tables.cache_bits()
+    }
+}
+
 /// Hypercall 1.
 pub fn mmu_update(vcpu: &Vcpu, args: &Args) -> Outcome {
     let batch = match Batch::new(args, size_of::<MmuUpdate>() as u64) {
         Ok(batch) => batch,
         Err(error) => return Err(error).into(),
     };
-    let (fd, pt_owner) = split_foreigndom(batch.foreigndom as u32);
-    let fd = match (mmu::frame_owner(vcpu, fd), pt_owner) {
-        (Err(error), _) => return Err(error).into(),
-        (Ok(_), Some(owner)) if owner != vcpu.domid => return Err(Errno::EINVAL).into(),
-        (Ok(fd), _) => fd,
+    let (frames, tables) = split_foreigndom(batch.foreigndom as u32);
+    let tables = match tables.map_or(Ok(None), |id| mmu::other_domain(vcpu, id)) {
+        Ok(tables) => tables,
+        Err(error) => return Err(error).into(),
     };
-    let domain = vcpu.domain();
-    let ctx = PtCtx { fd, ..domain.tables_ctx() };
+    match mmu::frames_of(vcpu, frames) {
+        Ok(frames) => update_tables(vcpu, &batch, tables.as_deref(), &frames),
+        Err(error) => Err(error).into(),
+    }
+}
+
+/// Runs a batch on the tables of another domain (`None`: the caller's) that map `frames`.
+fn update_tables(vcpu: &Vcpu, batch: &Batch, other: Option<&Domain>, frames: &Frames) -> Outcome {
+    let domain = other.unwrap_or_else(|| vcpu.domain());
+    let both = Both { frames: frames.rights(vcpu), tables: &domain.io };
+    let ctx = PtCtx { fd: frames.owner(vcpu), io: both.policy(), ..domain.tables_ctx() };
     let requests = GuestPtr::<MmuUpdate>::new(batch.list);
     let mut tables = domain.page_tables.lock();
     let outcome = batch.run(|index| {
@@ -110,14 +146,15 @@ pub fn mmu_update(vcpu: &Vcpu, args: &Args) -> Outcome {
                 tables.mod_entry(&ctx, at, request.val, Write::Plain)
             }
             MmuUpdateKind::PT_UPDATE_PRESERVE_AD => tables.mod_entry(&ctx, at, request.val, Write::PreserveAd),
+            _ if other.is_some() => Err(Errno::EPERM),
             _ => {
-                let page = PageRef::get(at.mfn(), fd).ok_or(Errno::EINVAL)?;
+                let page = PageRef::get(at.mfn(), ctx.fd).ok_or(Errno::EINVAL)?;
                 m2p::set(page.mfn(), hypercalls::Pfn(request.val));
                 Ok(())
             }
         }
     });
-    settle(&mut tables, &ctx, outcome, &batch)
+    settle(&mut tables, &ctx, outcome, batch)
 }
 
 /// Hypercall 14.
@@ -128,10 +165,13 @@ pub fn update_va_mapping(vcpu: &Vcpu, args: &Args) -> Outcome {
 
 /// Hypercall 22.
 pub fn update_va_mapping_otherdomain(vcpu: &Vcpu, args: &Args) -> Outcome {
-    match mmu::frame_owner(vcpu, hypercalls::DomId(args[3] as u16)) {
-        Ok(fd) => update(vcpu, &PtCtx { fd, ..vcpu.domain().tables_ctx() }, args),
-        Err(error) => Err(error).into(),
-    }
+    let frames = match mmu::frames_of(vcpu, DomId(args[3] as u16)) {
+        Ok(frames) => frames,
+        Err(error) => return Err(error).into(),
+    };
+    let both = Both { frames: frames.rights(vcpu), tables: &vcpu.domain().io };
+    let ctx = PtCtx { fd: frames.owner(vcpu), io: both.policy(), ..vcpu.domain().tables_ctx() };
+    update(vcpu, &ctx, args)
 }
 
 #[inline]
@@ -173,7 +213,12 @@ pub fn mmuext_op(vcpu: &Vcpu, args: &Args) -> Outcome {
         Ok(batch) => batch,
         Err(error) => return Err(error).into(),
     };
-    let other = match mmu::other_domain(vcpu, hypercalls::DomId(batch.foreigndom as u16)) {
+    let named = DomId(batch.foreigndom as u16);
+    if named == vcpu.domid {
+        // A domain's own number is no name for itself here.
+        return Err(Errno::ESRCH).into();
+    }
+    let other = match mmu::other_domain(vcpu, named) {
         Ok(other) => other,
         Err(error) => return Err(error).into(),
     };
