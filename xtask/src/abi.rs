@@ -17,7 +17,34 @@ pub(crate) struct Args {
     check: bool,
 }
 
+const FILE: &str = "docs/abi.md";
+
 pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
+    if args.check {
+        let current = is_current(project)?;
+        println!(
+            "{FILE} is {}",
+            if current { "up to date" } else { "out of date" }
+        );
+        return Ok(if current {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
+    }
+    project::write(&project.root.join(FILE), table(project)?)?;
+    println!("written: {FILE}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// True when the file says what the dispatch tables say.
+pub(crate) fn is_current(project: &Project) -> Result<bool> {
+    let table = table(project)?;
+    Ok(fs::read_to_string(project.root.join(FILE)).is_ok_and(|text| text == table))
+}
+
+/// The table, from the dispatch tables.
+fn table(project: &Project) -> Result<String> {
     let mut command = Command::new("cargo");
     process::forget_outer_cargo(&mut command);
     command
@@ -33,21 +60,5 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     ]);
     let table = process::output(&mut command).context("the dispatch tables cannot be printed")?;
     ensure!(!table.trim().is_empty(), "the dispatch tables are empty");
-    let file = project.root.join("docs/abi.md");
-    if args.check {
-        let current = fs::read_to_string(&file).is_ok_and(|text| text == table);
-        println!(
-            "{} is {}",
-            project.shown(&file),
-            if current { "up to date" } else { "out of date" }
-        );
-        return Ok(if current {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        });
-    }
-    project::write(&file, &table)?;
-    println!("written: {}", project.shown(&file));
-    Ok(ExitCode::SUCCESS)
+    Ok(table)
 }

@@ -4,8 +4,8 @@
 use crate::project::Project;
 use crate::test::Tally;
 use crate::toolchain::{self, BARE};
-use crate::{build, lints, process};
-use anyhow::Result;
+use crate::{abi, build, lints, process};
+use anyhow::{Result, bail};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -35,6 +35,10 @@ pub(crate) const CHECKS: &[Check] = &[
     Check {
         name: "host/clippy-bare",
         run: clippy_bare,
+    },
+    Check {
+        name: "host/abi-table",
+        run: abi_table,
     },
     Check {
         name: "host/tests",
@@ -120,7 +124,7 @@ fn format(project: &Project) -> Result<Tally> {
         process::run(
             cargo(project)
                 .current_dir(workspace)
-                .args(["fmt", "--all", "--check"]),
+                .args(["fmt", "--all", "--check", "--", "-l"]),
         )?;
     }
     Ok(PASSED)
@@ -167,6 +171,14 @@ fn clippy_bare(project: &Project) -> Result<Tally> {
     Ok(PASSED)
 }
 
+/// The document of what is implemented agrees with the dispatch tables.
+fn abi_table(project: &Project) -> Result<Tally> {
+    if !abi::is_current(project)? {
+        bail!("docs/abi.md is out of date: run `cargo xtask abi`");
+    }
+    Ok(PASSED)
+}
+
 /// `cargo test`, with its counts added up.
 fn unit_tests(project: &Project) -> Result<Tally> {
     let mut build = cargo(project);
@@ -181,7 +193,7 @@ fn unit_tests(project: &Project) -> Result<Tally> {
     if !output.status.success() {
         println!("{text}");
         if tally.failed == 0 {
-            anyhow::bail!("cargo test ended with {}", output.status);
+            bail!("cargo test ended with {}", output.status);
         }
     }
     Ok(tally)
