@@ -40,30 +40,11 @@ pub enum Extra {
     Selectors([u16; 4]),
 }
 
-/// A frame under construction.
-struct Frame {
-    words: [u64; 12],
-    len: usize,
-}
-
-impl Frame {
-    fn push(&mut self, word: u64) {
-        if let Some(slot) = self.words.get_mut(self.len) {
-            *slot = word;
-            self.len += 1;
-        }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        zerocopy::IntoBytes::as_bytes(&self.words[..self.len])
-    }
-}
-
 /// Enters the guest kernel at `target`, or crashes the domain when that cannot be done.
 pub fn enter(vcpu: &Vcpu, regs: &mut Regs, target: &Entry, extra: Extra) {
     let address = target.address.load(Relaxed);
     if address == 0 {
-        crash::domain(vcpu, regs, Reason::NoHandler);
+        crash::domain(vcpu, Reason::NoHandler);
         return;
     }
     enter_at(vcpu, regs, address, target.mask_events.load(Relaxed), extra);
@@ -73,32 +54,29 @@ pub fn enter(vcpu: &Vcpu, regs: &mut Regs, target: &Entry, extra: Extra) {
 #[inline]
 pub fn enter_at(vcpu: &Vcpu, regs: &mut Regs, address: u64, mask_events: bool, extra: Extra) {
     let from_kernel = context::kernel_mode();
-    let top = if from_kernel {
-        regs.rsp
+    let (top, rpl) = if from_kernel {
+        (regs.rsp, 0)
     } else {
         context::to_kernel_mode();
-        vcpu.kernel_sp.load(Relaxed)
+        (vcpu.kernel_sp.load(Relaxed), 3)
     };
     let mask = vcpu.vcpu_info().u8(vcpu_offset::EVTCHN_UPCALL_MASK);
     let masked = u64::from(mask.load(Relaxed) & 1);
-    let mut frame = Frame { words: [0; 12], len: 0 };
-    frame.push(regs.rcx);
-    frame.push(regs.r11);
-    match extra {
-        Extra::None => {}
-        Extra::Code(code) => frame.push(u64::from(code)),
-        Extra::Selectors(selectors) => selectors.into_iter().for_each(|s| frame.push(u64::from(s))),
-    }
-    let rpl = if from_kernel { 0 } else { 3 };
-    frame.push(regs.rip);
-    frame.push(regs.cs & 0xfffc | rpl | masked << 32);
-    frame.push(regs.rflags & !(IF | IOPL) | (1 - masked) << 9);
-    frame.push(regs.rsp);
-    frame.push(regs.ss);
+    let cs = regs.cs & 0xfffc | rpl | masked << 32;
+    let rflags = regs.rflags & !(IF | IOPL) | (masked ^ 1) << 9;
     // Alignment comes before the error code and the rest: 7 words are 8 mod 16, 8 words 0 mod 16.
-    let at = (top & !15).wrapping_sub(frame.len as u64 * 8);
-    if arch::guest::copy_to(GuestVa(at), frame.bytes()).is_err() {
-        crash::domain(vcpu, regs, Reason::BadStack(at));
+    let top = top & !15;
+    let &mut Regs { rcx, r11, rip, rsp, ss, .. } = regs;
+    let (at, written) = match extra {
+        Extra::None => push(top, &[rcx, r11, rip, cs, rflags, rsp, ss]),
+        Extra::Code(code) => push(top, &[rcx, r11, u64::from(code), rip, cs, rflags, rsp, ss]),
+        Extra::Selectors([ds, es, fs, gs]) => {
+            let [ds, es, fs, gs] = [ds, es, fs, gs].map(u64::from);
+            push(top, &[rcx, r11, ds, es, fs, gs, rip, cs, rflags, rsp, ss])
+        }
+    };
+    if written.is_err() {
+        crash::domain(vcpu, Reason::BadStack(at));
         return;
     }
     if mask_events {
@@ -113,11 +91,18 @@ pub fn enter_at(vcpu: &Vcpu, regs: &mut Regs, address: u64, mask_events: bool, e
     regs.vector = entry::VECTOR_SYSCALL;
 }
 
+/// Writes a frame below `top`; returns where it starts.
+#[inline(always)]
+fn push<const N: usize>(top: u64, frame: &[u64; N]) -> (u64, Result<(), arch::GuestFault>) {
+    let at = top.wrapping_sub(size_of::<[u64; N]>() as u64);
+    (at, arch::guest::write_words(GuestVa(at), frame))
+}
+
 /// Delivers exception `vector` to the guest kernel.
 pub fn exception(vcpu: &Vcpu, regs: &mut Regs, vector: u8, code: Option<u32>) {
     let trap = &vcpu.traps[usize::from(vector)];
     if trap.entry.address.load(Relaxed) == 0 {
-        crash::domain(vcpu, regs, Reason::NoTrapHandler(vector));
+        crash::domain(vcpu, Reason::NoTrapHandler(vector));
         return;
     }
     enter(vcpu, regs, &trap.entry, code.map_or(Extra::None, Extra::Code));
@@ -136,7 +121,7 @@ pub fn page_fault(vcpu: &Vcpu, regs: &mut Regs, address: u64, code: u32) {
 pub fn event(vcpu: &Vcpu, regs: &mut Regs) {
     let address = vcpu.event.address.load(Relaxed);
     if address == 0 {
-        crash::domain(vcpu, regs, Reason::NoHandler);
+        crash::domain(vcpu, Reason::NoHandler);
         return;
     }
     enter_at(vcpu, regs, address, true, Extra::None);

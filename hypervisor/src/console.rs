@@ -186,6 +186,7 @@ pub fn guest_output(bytes: &[u8]) {
 }
 
 /// Fetches what has been typed, and tells dom0 that there is something to read.
+#[inline(never)]
 pub fn input() {
     let mut buffer = [0; 64];
     let mut any = false;

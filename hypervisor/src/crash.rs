@@ -45,17 +45,25 @@ impl fmt::Display for Reason {
 /// Set by `noreboot`: after a crash the machine stays as it is.
 pub static NO_REBOOT: AtomicBool = AtomicBool::new(false);
 
-/// Crashes the vCPU's domain, and it alone, with all that helps to find out why on the log.
+/// Crashes the vCPU's domain, and it alone. The report follows on the vCPU's way out ([`report`]), when all of its registers
+/// are in the frame.
 #[cold]
-pub fn domain(vcpu: &Vcpu, regs: &Regs, reason: Reason) {
+pub fn domain(vcpu: &Vcpu, reason: Reason) {
     let domain = vcpu.domain();
     if domain.is_shut_down.load(Relaxed) {
         return;
     }
+    *vcpu.crashed.lock() = Some(reason);
+    domain.shut_down(ShutdownReason::CRASH);
+}
+
+/// If the current vCPU has crashed its domain, writes all that helps to find out why to the log, and acts on the end.
+#[cold]
+pub fn report(vcpu: &Vcpu, regs: &Regs) {
+    let Some(reason) = vcpu.crashed.lock().take() else { return };
     log::error!("d{}v{} crashes: {reason}", vcpu.domid.0, vcpu.id.0);
     dump(vcpu, regs);
-    domain.shut_down(ShutdownReason::CRASH);
-    ended(domain, ShutdownReason::CRASH);
+    ended(vcpu.domain(), ShutdownReason::CRASH);
 }
 
 /// Writes a vCPU's registers, stack, code and the page-table walk of what it was doing to the log.

@@ -6,6 +6,8 @@
 //! that will be made again: RIP back over the SYSCALL, arguments as the handler left them. Those are guest
 //! registers, so a resumed call is checked like a fresh one and is no more powerful.
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use arch::{Regs, cpu};
 use hypercalls::{Errno, GuestPtr, HypercallNr, MulticallEntry, Result};
 
@@ -33,8 +35,30 @@ impl From<Result<i64>> for Outcome {
     }
 }
 
-/// A hypercall's handler.
-pub type Handler = fn(&Vcpu, &Args) -> Outcome;
+impl Outcome {
+    /// Returns the result in a register; a call that was cut short leaves its arguments with the vCPU.
+    #[inline(always)]
+    pub(crate) fn into_raw(self, vcpu: &Vcpu) -> i64 {
+        match self {
+            Self::Done(value) => value,
+            Self::Again(args) => {
+                vcpu.again.iter().zip(args).for_each(|(slot, arg)| slot.store(arg, Relaxed));
+                AGAIN
+            }
+        }
+    }
+}
+
+/// The raw result of a call that was cut short. No call returns it as a value: it is no errno, no count and no
+/// address that a debug register can hold.
+const AGAIN: i64 = i64::MIN;
+
+/// What runs a hypercall: five arguments in, a result or [`AGAIN`] out, all in registers.
+pub type Handler = fn(&Vcpu, u64, u64, u64, u64, u64) -> i64;
+
+fn arguments_of(vcpu: &Vcpu) -> Args {
+    core::array::from_fn(|i| vcpu.again[i].load(Relaxed))
+}
 
 /// A line of the dispatch table.
 #[derive(Clone, Copy, Debug)]
@@ -124,97 +148,111 @@ pub fn unknown(vcpu: &Vcpu, family: HypercallNr, number: u64) -> Errno {
     Errno::ENOSYS
 }
 
-/// Runs one hypercall.
-#[inline]
-pub fn call(vcpu: &Vcpu, number: u64, args: &Args) -> Outcome {
-    let line = usize::try_from(number).ok().and_then(|n| ops::TABLE.get(n)).and_then(Option::as_ref);
-    match line {
-        Some(line) => (line.handler)(vcpu, args),
-        None => Outcome::Done(unknown(vcpu, HypercallNr(number), 0).to_ret()),
-    }
+/// Finds a hypercall's handler.
+#[inline(always)]
+fn handler_of(number: u64) -> Option<Handler> {
+    usize::try_from(number).ok().and_then(|n| ops::TABLE.get(n)).and_then(Option::as_ref).map(|line| line.handler)
 }
 
 /// Handles a SYSCALL from guest kernel mode.
+#[inline]
 pub fn hypercall(vcpu: &Vcpu, regs: &mut Regs) {
     cpu::reset_budget();
-    let number = HypercallNr(regs.rax);
-    if number == HypercallNr::IRET {
-        if let Err(reason) = bounce::iret(vcpu, regs) {
-            crash::domain(vcpu, regs, reason);
-        }
-        return;
+    if regs.rax == HypercallNr::IRET.0 {
+        return iret(vcpu, regs);
     }
-    let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8];
-    if number == HypercallNr::MULTICALL {
-        multicall(vcpu, regs, GuestPtr::new(args[0]), args[1]);
-        return;
+    if regs.rax == HypercallNr::MULTICALL.0 {
+        return multicall(vcpu, regs, GuestPtr::new(regs.rdi), regs.rsi);
     }
-    match call(vcpu, number.0, &args) {
-        Outcome::Done(value) => regs.rax = value as u64,
-        Outcome::Again(args) => again(regs, &args),
+    let Some(handler) = handler_of(regs.rax) else {
+        regs.rax = unknown(vcpu, HypercallNr(regs.rax), 0).to_ret() as u64;
+        return;
+    };
+    match handler(vcpu, regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8) {
+        AGAIN => again(regs, &arguments_of(vcpu)),
+        value => regs.rax = value as u64,
+    }
+}
+
+fn iret(vcpu: &Vcpu, regs: &mut Regs) {
+    if let Err(reason) = bounce::iret(vcpu, regs) {
+        crash::domain(vcpu, reason);
     }
 }
 
 /// Makes the guest repeat the call with other arguments.
+#[cold]
 fn again(regs: &mut Regs, args: &Args) {
     // SYSCALL is two bytes long.
     regs.rip = regs.rip.wrapping_sub(2);
     [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8] = *args;
 }
 
+/// Makes the guest go on with a multicall at element `done`.
+#[cold]
+fn again_at(regs: &mut Regs, list: GuestPtr<MulticallEntry>, done: u64, count: u64) {
+    let next = list.add(done).map_or(0, |p| p.0);
+    again(regs, &[next, count - done, regs.rdx, regs.r10, regs.r8]);
+}
+
 /// Runs a list of hypercalls in order. An entry that is cut short is rewritten in guest memory, and the multicall goes
 /// on there later; an `iret` among them ends the list, because the vCPU is no longer in kernel mode (XSA-213).
+#[inline(never)]
 fn multicall(vcpu: &Vcpu, regs: &mut Regs, list: GuestPtr<MulticallEntry>, count: u64) {
-    let count = count & 0xffff_ffff;
+    // RAX stays the number of the call until it is known that the call is over: one that is cut short is made again.
+    if let Err(error) = run_list(vcpu, regs, list, count & 0xffff_ffff) {
+        regs.rax = error.to_ret() as u64;
+    }
+}
+
+#[inline(always)]
+fn run_list(vcpu: &Vcpu, regs: &mut Regs, list: GuestPtr<MulticallEntry>, count: u64) -> Result<()> {
     if !list.range_ok(count) {
-        regs.rax = Errno::EFAULT.to_ret() as u64;
-        return;
+        return Err(Errno::EFAULT);
     }
     for done in 0..count {
         if done > 0 && (cpu::has_work() || cpu::preempt_pending()) {
-            let next = list.add(done).map_or(0, |p| p.0);
-            again(regs, &[next, count - done, regs.rdx, regs.r10, regs.r8]);
-            return;
+            again_at(regs, list, done, count);
+            return Ok(());
         }
-        let Ok(mut entry) = guest::read_at(list, done) else {
-            regs.rax = Errno::EFAULT.to_ret() as u64;
-            return;
-        };
+        let entry = guest::read_at(list, done)?;
         if entry.op == HypercallNr::IRET {
-            if let Err(reason) = bounce::iret(vcpu, regs) {
-                crash::domain(vcpu, regs, reason);
-            }
-            return;
+            iret(vcpu, regs);
+            return Ok(());
         }
         let [a, b, c, d, e, _] = entry.args;
-        let outcome = match entry.op {
-            HypercallNr::MULTICALL => Outcome::Done(Errno::EINVAL.to_ret()),
-            op => call(vcpu, op.0, &[a, b, c, d, e]),
+        let value = match handler_of(entry.op.0) {
+            Some(handler) => handler(vcpu, a, b, c, d, e),
+            None => unknown(vcpu, entry.op, 0).to_ret(),
         };
-        match outcome {
-            Outcome::Done(value) => {
-                if write_result(list, done, value).is_err() {
-                    regs.rax = Errno::EFAULT.to_ret() as u64;
-                    return;
-                }
-            }
-            Outcome::Again(args) => {
-                entry.args[..5].copy_from_slice(&args);
-                let next = list.add(done).map_or(0, |p| p.0);
-                if guest::write_at(list, done, &entry).is_err() {
-                    regs.rax = Errno::EFAULT.to_ret() as u64;
-                    return;
-                }
-                again(regs, &[next, count - done, regs.rdx, regs.r10, regs.r8]);
-                return;
-            }
+        if value == AGAIN {
+            return repeat_entry(vcpu, regs, list, done, count, entry);
         }
+        write_result(list, done, value)?;
         if vcpu.domain().paused() {
             // Shut down or crashed by the entry: nothing more runs on its authority.
-            return;
+            return Ok(());
         }
     }
     regs.rax = 0;
+    Ok(())
+}
+
+#[cold]
+fn repeat_entry(
+    vcpu: &Vcpu,
+    regs: &mut Regs,
+    list: GuestPtr<MulticallEntry>,
+    done: u64,
+    count: u64,
+    mut entry: MulticallEntry,
+) -> Result<()> {
+    for (to, from) in entry.args.iter_mut().zip(arguments_of(vcpu)) {
+        *to = from;
+    }
+    guest::write_at(list, done, &entry)?;
+    again_at(regs, list, done, count);
+    Ok(())
 }
 
 #[inline]

@@ -15,9 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 #[inline]
 pub fn read_at<T: FromBytes + IntoBytes>(ptr: GuestPtr<T>, index: u64) -> Result<T> {
     let va = ptr.va(index).ok_or(Errno::EFAULT)?;
-    let mut value = T::new_zeroed();
-    guest::copy_from(value.as_mut_bytes(), va)?;
-    Ok(value)
+    Ok(guest::read(va)?)
 }
 
 /// Reads what the pointer names.

@@ -138,6 +138,14 @@ extern "C" fn xenith_interrupt(regs: &mut Regs) {
     interrupts::interrupt(regs);
 }
 
+/// An event that is pending for the guest, with nothing else to do.
+#[unsafe(no_mangle)]
+extern "C" fn xenith_event(regs: &mut Regs) {
+    if let Some(vcpu) = hypervisor::current::vcpu() {
+        hypervisor::bounce::event(vcpu, regs);
+    }
+}
+
 /// Work that is due before the return to a guest.
 #[unsafe(no_mangle)]
 extern "C" fn xenith_exit_work(regs: &mut Regs) {

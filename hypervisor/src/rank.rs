@@ -33,3 +33,5 @@ pub const PORTS: u8 = 40;
 pub const LATCHES: u8 = 38;
 /// The frame of a registered `vcpu_info`.
 pub const INFO: u8 = 9;
+/// Why a vCPU crashed its domain.
+pub const CRASHED: u8 = 42;

@@ -69,19 +69,25 @@ pub fn adopt(domain: &Arc<Domain>) {
 }
 
 /// Calls `f` with the vCPU of that number, if there is one.
+#[inline]
 pub fn with_unit(unit: u32, f: impl FnOnce(&Vcpu)) {
-    let found = UNITS.read().get(unit as usize).cloned().flatten();
-    if let Some((domain, id)) = found
-        && let Some(vcpu) = domain.vcpu(id)
+    if let Some(vcpu) = current::vcpu()
+        && vcpu.unit == unit
+    {
+        return f(vcpu);
+    }
+    let units = UNITS.read();
+    if let Some(Some((domain, id))) = units.get(unit as usize)
+        && let Some(vcpu) = domain.vcpu(*id)
     {
         f(vcpu);
     }
 }
 
-/// Returns when the running vCPU's slice on this CPU ends, if somebody else waits for it.
-pub fn slice_end(cpu: CpuId) -> Option<u64> {
-    let end = SLICE_END[cpu.0 as usize % MAX_CPUS].load(Relaxed);
-    (end != u64::MAX).then_some(end)
+/// Returns when the running vCPU's slice on this CPU ends; `u64::MAX` when nobody else waits for it.
+#[inline]
+pub fn slice_end(cpu: CpuId) -> u64 {
+    SLICE_END[cpu.0 as usize % MAX_CPUS].load(Relaxed)
 }
 
 /// Calls for a new decision when the running vCPU's slice on this CPU is over.
@@ -115,7 +121,15 @@ fn poke_all(cpus: CpuSet) {
 }
 
 /// Makes a vCPU look at its pending events: wakes it when it is blocked, interrupts it when it runs elsewhere.
+#[inline]
 pub fn kick(vcpu: &Vcpu) {
+    // The current vCPU looks at its events on its way back anyway.
+    if context::current() != core::ptr::from_ref(vcpu) as usize || vcpu.status.blocked.load(SeqCst) {
+        kick_other(vcpu);
+    }
+}
+
+fn kick_other(vcpu: &Vcpu) {
     let status = &vcpu.status;
     if status.blocked.swap(false, SeqCst) {
         wake(vcpu);
@@ -158,10 +172,15 @@ pub fn stop(vcpu: &Vcpu) {
     }
 }
 
-/// Gives up the rest of the current vCPU's turn.
+/// Gives up the rest of the current vCPU's turn, if anybody waits for it.
 pub fn yield_now(vcpu: &Vcpu) {
-    scheduler().lock().yield_now(arch::time::now(), UnitId(vcpu.unit));
-    cpu::raise_here(Work::SCHEDULE);
+    let here = Cpu(cpu::this_cpu().0);
+    let mut s = scheduler().lock();
+    if s.is_wanted(here) {
+        s.yield_now(arch::time::now(), UnitId(vcpu.unit));
+        drop(s);
+        cpu::raise_here(Work::SCHEDULE);
+    }
 }
 
 /// Blocks the current vCPU until an event is pending for it.
@@ -177,6 +196,7 @@ pub fn block(vcpu: &Vcpu) {
 }
 
 /// Chooses what this CPU does next and switches to it. Returns when a vCPU is loaded; an idle CPU waits in here.
+#[inline(never)]
 pub fn run() {
     let here = cpu::this_cpu();
     loop {

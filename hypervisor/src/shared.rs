@@ -22,8 +22,9 @@ macro_rules! field {
         $(#[$doc])*
         #[inline(always)]
         pub fn $name(&self, at: usize) -> &'static $atomic {
-            let at = self.offset + at;
-            assert!(at + size_of::<$atomic>() <= PAGE_SIZE && at.is_multiple_of(size_of::<$atomic>()));
+            debug_assert!((self.offset + at).is_multiple_of(size_of::<$atomic>()) && self.offset + at < PAGE_SIZE);
+            // One AND keeps the access within the frame and aligned, whatever was asked for.
+            let at = self.offset.wrapping_add(at) & (PAGE_SIZE - size_of::<$atomic>());
             // SAFETY: `new` was promised a RAM frame that stays; the access is aligned, within the frame, and atomic,
             // and no plain reference to the frame's contents is ever made.
             unsafe { &*arch::phys::frame_ptr(self.mfn).add(at).cast() }

@@ -153,8 +153,17 @@ pub fn arm(vcpu: &Vcpu, kind: Kind, deadline: u64) {
     if there != here {
         move_here(vcpu, there);
     }
-    queue(here).lock().arm(id(vcpu, kind), deadline);
-    reprogram();
+    let mut queue = queue(here).lock();
+    if deadline <= arch::time::now() {
+        queue.stop(id(vcpu, kind));
+        drop(queue);
+        fire(vcpu, kind as u32, deadline);
+        return;
+    }
+    queue.arm(id(vcpu, kind), deadline);
+    let first = queue.first();
+    drop(queue);
+    program(here, first);
 }
 
 /// Moves all armed timers of a vCPU into this CPU's queue.
@@ -186,26 +195,43 @@ pub fn stop(vcpu: &Vcpu, kind: Kind) {
 /// vCPU sees.
 pub fn reprogram() {
     let here = cpu::this_cpu();
-    let first = queue(here).lock().first().map(|(deadline, _)| deadline);
-    let refresh = current::vcpu().map(|vcpu| vcpu.time_due.load(Relaxed));
-    let next = [first, schedule::slice_end(here), refresh].into_iter().flatten().min();
-    arch::timer::program(next);
+    let first = queue(here).lock().first();
+    program(here, first);
+}
+
+/// Programs the hardware timer if what it is programmed for is not what is next. It may fire too early: whoever handles
+/// that programs it again.
+#[inline]
+fn program(here: CpuId, first: Option<(u64, u32)>) {
+    let refresh = current::vcpu().map_or(u64::MAX, |vcpu| vcpu.time_due.load(Relaxed));
+    let next = first.map_or(u64::MAX, |(deadline, _)| deadline).min(schedule::slice_end(here)).min(refresh);
+    if cpu::change_deadline(next) {
+        arch::timer::program((next != u64::MAX).then_some(next));
+    }
 }
 
 /// Fires what is due on this CPU and programs the hardware timer for what is next.
+#[inline(never)]
 pub fn run() {
     let here = cpu::this_cpu();
-    loop {
-        let now = arch::time::now();
-        let Some(timer) = queue(here).lock().pop_due(now) else { break };
-        schedule::with_unit(timer / KINDS, |vcpu| fire(vcpu, timer % KINDS, now));
-    }
+    // It has fired, or will be programmed anew: nothing counts on it now.
+    cpu::change_deadline(u64::MAX);
     let now = arch::time::now();
+    let first = loop {
+        let mut queue = queue(here).lock();
+        match queue.pop_due(now) {
+            Some(timer) => {
+                drop(queue);
+                schedule::with_unit(timer / KINDS, |vcpu| fire(vcpu, timer % KINDS, now));
+            }
+            None => break queue.first(),
+        }
+    };
     schedule::check_slice(here, now);
     if let Some(vcpu) = current::vcpu() {
         time::refresh(vcpu, now);
     }
-    reprogram();
+    program(here, first);
 }
 
 fn fire(vcpu: &Vcpu, kind: u32, now: u64) {

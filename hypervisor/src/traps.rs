@@ -8,14 +8,13 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use arch::cpu::{self, Work};
 use arch::{Regs, context, entry};
-use hypercalls::shared_info::vcpu_offset;
 use hypercalls::vm_assist::VmAssistType;
 use hypercalls::GuestVa;
 use hypercalls::addr::{HOLE_END, HOLE_START};
 
 use crate::bounce::{self, Extra};
 use crate::vcpu::Vcpu;
-use crate::{console, current, mmu, privileged, quirks, registers, schedule, timers};
+use crate::{console, crash, current, mmu, privileged, quirks, registers, schedule, timers};
 
 pub(crate) const DEBUG: u32 = 1;
 pub(crate) const NMI: u32 = 2;
@@ -167,14 +166,29 @@ pub fn exit_work(regs: &mut Regs) {
     if work.contains(Work::CONSOLE) {
         console::input();
     }
-    let must_choose = current::vcpu().is_none_or(|vcpu| !vcpu.runnable());
-    if work.contains(Work::SCHEDULE) || must_choose {
+    let must_choose = match current::vcpu() {
+        Some(vcpu) if vcpu.runnable() => false,
+        Some(vcpu) => {
+            crash::report(vcpu, regs);
+            true
+        }
+        None => true,
+    };
+    if must_choose || work.contains(Work::SCHEDULE) {
         schedule::run();
     }
     if cpu::has_work() {
         return;
     }
     let Some(vcpu) = current::vcpu() else { return };
+    if vcpu.failsafe_due.load(Relaxed) || vcpu.nmi_pending.load(Relaxed) {
+        deliver_rare(vcpu, regs);
+    }
+}
+
+/// Delivers what hardly ever is due.
+#[cold]
+fn deliver_rare(vcpu: &Vcpu, regs: &mut Regs) {
     if vcpu.failsafe_due.swap(false, Relaxed) {
         // The selectors that were to be loaded; the refused ones are null in the registers.
         let selectors = vcpu.context.lock().selectors;
@@ -183,11 +197,5 @@ pub fn exit_work(regs: &mut Regs) {
     if vcpu.nmi_pending.load(Relaxed) && !vcpu.nmi_masked.swap(true, Relaxed) {
         vcpu.nmi_pending.store(false, Relaxed);
         bounce::exception(vcpu, regs, NMI as u8, None);
-    }
-    let info = vcpu.vcpu_info();
-    if info.u8(vcpu_offset::EVTCHN_UPCALL_PENDING).load(Relaxed) != 0
-        && info.u8(vcpu_offset::EVTCHN_UPCALL_MASK).load(Relaxed) == 0
-    {
-        bounce::event(vcpu, regs);
     }
 }

@@ -172,6 +172,10 @@ pub struct Vcpu {
     pub timer_cpu: AtomicU16,
     /// What it is doing.
     pub status: Status,
+    /// Why it crashed its domain, until that is reported.
+    pub crashed: Lock<Option<crate::crash::Reason>>,
+    /// Arguments of a hypercall that was cut short, on their way to the registers.
+    pub again: [AtomicU64; 5],
     /// Hardware state while it is not running.
     pub context: Lock<Context>,
 }
@@ -224,6 +228,8 @@ impl Vcpu {
             period: AtomicU64::new(0),
             timer_cpu: AtomicU16::new(0),
             status: Status::default(),
+            crashed: Lock::new(rank::CRASHED, None),
+            again: [const { AtomicU64::new(0) }; 5],
             context: Lock::new(rank::CONTEXT, context),
         };
         vcpu.status.down.store(true, Relaxed);

@@ -164,6 +164,11 @@ impl Scheduler {
         self.detach(unit)
     }
 
+    /// True when a unit waits for this CPU while another one runs there.
+    pub fn is_wanted(&self, cpu: Cpu) -> bool {
+        self.cpus.get(cpu.index()).is_some_and(|state| !state.queue.is_empty())
+    }
+
     /// Lets a running unit give way once: the next decision of its CPU (which the caller makes at
     /// once) prefers any other unit that waits there.
     pub fn yield_now(&mut self, _now: u64, unit: UnitId) {

@@ -196,6 +196,24 @@ pub fn copy_to(va: GuestVa, src: &[u8]) -> Result<(), GuestFault> {
     })
 }
 
+/// Copies words to the current guest address space.
+///
+/// # Errors
+/// As [`copy_to`].
+pub fn write_words<const N: usize>(dst: GuestVa, words: &[u64; N]) -> Result<(), GuestFault> {
+    copy_to(dst, zerocopy::IntoBytes::as_bytes(words))
+}
+
+/// Reads a whole value.
+///
+/// # Errors
+/// As [`copy_from`].
+pub fn read<T: zerocopy::FromBytes + zerocopy::IntoBytes>(src: GuestVa) -> Result<T, GuestFault> {
+    let mut value = T::new_zeroed();
+    copy_from(value.as_mut_bytes(), src)?;
+    Ok(value)
+}
+
 /// Reads 8 bytes.
 ///
 /// # Errors

@@ -115,6 +115,15 @@ pub fn has_work() -> bool {
     area().work.load(Ordering::SeqCst) != 0
 }
 
+/// Notes for what time the one-shot timer is to be programmed (`u64::MAX`: none); false when it is already.
+#[inline]
+pub fn change_deadline(deadline: u64) -> bool {
+    let noted = &area().deadline;
+    let changed = noted.load(Ordering::Relaxed) != deadline;
+    noted.store(deadline, Ordering::Relaxed);
+    changed
+}
+
 /// Counts one unit of work; true when the call under way has done so many that it should stop at a continuation.
 #[inline]
 pub fn preempt_pending() -> bool {

@@ -95,9 +95,9 @@ pub const fn of(cpu: CpuId) -> u64 {
 #[inline(always)]
 pub fn area() -> &'static CpuArea {
     let rsp: u64;
-    // SAFETY: reads a register.
-    unsafe { asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags)) };
-    let top = (rsp | (layout::CPU_STRIDE - 1)) + 1 - size_of::<CpuArea>() as u64;
+    // SAFETY: reads a register. Not quite `pure`, but all values that RSP has within one function lie in one area.
+    unsafe { asm!("mov {}, rsp", out(reg) rsp, options(pure, nomem, nostack, preserves_flags)) };
+    let top = (rsp | (layout::CPU_STRIDE - 1)).wrapping_sub(size_of::<CpuArea>() as u64 - 1);
     // SAFETY: all stacks that Rust code runs on, after `cpu::init`, lie in a CPU's area, which is mapped for
     // ever and zeroed (a valid CpuArea); everything but `regs` is atomic, and `regs` is only touched through the
     // exclusive pointer that the entry stubs pass.

@@ -67,15 +67,72 @@ xenith_entry_syscall:
         push    rcx
         push    0
         mov     dword ptr [rsp + 4], {vector_syscall}
-        SAVE_REGS
-        cmp     dword ptr [rsp + {kernel_mode}], 0
-        mov     rdi, rsp
-        lea     rsp, [rsp - 8]
+# Registers that Rust preserves stay where they are: most calls never need them in the frame.
+        push    rdi
+        push    rsi
+        push    rdx
+        push    rcx
+        push    rax
+        push    r8
+        push    r9
+        push    r10
+        push    r11
+        sub     rsp, 56
+        lea     rdi, [rsp + 8]
+        cmp     dword ptr [rsp + 8 + {kernel_mode}], 0
         je      1f
         call    xenith_hypercall
-        jmp     exit_to_guest
+        jmp     2f
 1:      call    xenith_guest_syscall
+# The short way back: nothing to do, no event. Else the frame is completed for `exit_to_guest`.
+2:      cmp     dword ptr [rsp + 8 + {work}], 0
+        jne     3f
+        mov     rax, [rsp + 8 + {vcpu_info}]
+        movzx   eax, word ptr [rax]
+        dec     al
+        cmp     ax, 0x00ff                      # pending 0 before: 0xff now; masked: high byte not 0
+        jb      3f                              # high byte 0 and low byte not 0xff: pending, not masked
+        mov     rcx, [rsp + 8 + {rip}]
+        cmp     dword ptr [rsp + 8 + {vector}], {vector_syscall}
+        jne     4f
+        sar     rcx, 47                         # canonical: all ones or all zeros are left (XSA-7)
+        inc     rcx
+        cmp     rcx, 1
+        ja      3f
+        add     rsp, 64
+        pop     r10
+        pop     r9
+        pop     r8
+        pop     rax
+        pop     rcx
+        pop     rdx
+        pop     rsi
+        pop     rdi
+        mov     rcx, [rsp + 8]
+        mov     r11, [rsp + 24]
+        mov     rsp, [rsp + 32]
+        sysretq
+3:      mov     [rsp + 8 + {rbx}], rbx
+        mov     [rsp + 8 + {rbp}], rbp
+        mov     [rsp + 8 + {r12}], r12
+        mov     [rsp + 8 + {r13}], r13
+        mov     [rsp + 8 + {r14}], r14
+        mov     [rsp + 8 + {r15}], r15
         jmp     exit_to_guest
+4:      add     rsp, 56
+        pop     r11
+        pop     r10
+        pop     r9
+        pop     r8
+        pop     rax
+        pop     rcx
+        pop     rdx
+        pop     rsi
+        pop     rdi
+        add     rsp, 8
+        .globl  xenith_short_iret_to_guest
+xenith_short_iret_to_guest:
+        iretq
         .size   xenith_entry_syscall, . - xenith_entry_syscall
 
 # SYSCALL from 32-bit code. As above; CS was the 32-bit one.
@@ -183,10 +240,12 @@ exit_to_guest:
         jne     2f
         mov     rax, [rsp + 8 + {vcpu_info}]
         movzx   eax, word ptr [rax]
-        test    al, al
-        jz      3f
-        test    ah, ah
-        jnz     3f
+        dec     al
+        cmp     ax, 0x00ff
+        jae     3f
+        lea     rdi, [rsp + 8]
+        call    xenith_event
+        jmp     exit_to_guest
 2:      lea     rdi, [rsp + 8]
         call    xenith_exit_work
         jmp     exit_to_guest

@@ -3,7 +3,8 @@
 //!
 //! The binary provides the `xenith_*` functions that the assembly calls:
 //! `xenith_hypercall(&mut Regs)`, `xenith_guest_syscall(&mut Regs)`, `xenith_guest_exception(&mut Regs)`,
-//! `xenith_interrupt(&mut Regs)` and `xenith_exit_work(&mut Regs)`.
+//! `xenith_interrupt(&mut Regs)`, `xenith_event(&mut Regs)` and `xenith_exit_work(&mut Regs)`. In the frames of the first
+//! two, rbx, rbp and r12 to r15 are not valid: most calls never look at them, so they are not saved.
 #![expect(
     unsafe_code,
     reason = "entry points in assembly, and the code generated for each CPU"
@@ -43,6 +44,12 @@ global_asm!(
     cs = const offset_of!(Regs, cs),
     rip = const offset_of!(Regs, rip),
     vector = const offset_of!(Regs, vector),
+    rbx = const offset_of!(Regs, rbx),
+    rbp = const offset_of!(Regs, rbp),
+    r12 = const offset_of!(Regs, r12),
+    r13 = const offset_of!(Regs, r13),
+    r14 = const offset_of!(Regs, r14),
+    r15 = const offset_of!(Regs, r15),
     regs_offset = const REGS,
     regs_size = const size_of::<Regs>(),
     regs_words = const size_of::<Regs>() / 8,
@@ -57,6 +64,7 @@ unsafe extern "C" {
     fn xenith_start_running(frame_end: u64) -> !;
     static xenith_stubs: [u8; 16];
     static xenith_iret_to_guest: u8;
+    static xenith_short_iret_to_guest: u8;
     fn idle_wait();
 }
 
@@ -136,7 +144,8 @@ pub enum AfterFault {
 /// A guest access jumps to its recovery; a fault of the IRETQ that returns to a guest becomes that guest's own
 /// exception, with the registers that were about to be loaded. `None` when it is neither.
 pub fn recover(frame: &mut Regs) -> Option<AfterFault> {
-    if frame.rip == (&raw const xenith_iret_to_guest) as u64 {
+    let returns = [(&raw const xenith_iret_to_guest) as u64, (&raw const xenith_short_iret_to_guest) as u64];
+    if returns.contains(&frame.rip) {
         // The general registers are live in `frame`; rip, cs, rflags, rsp and ss still lie in the guest's frame.
         let live = *frame;
         // SAFETY: this CPU's main-stack frame; the return path that owned it was abandoned by the fault.

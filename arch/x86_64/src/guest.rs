@@ -10,7 +10,8 @@
     reason = "copies to and from guest addresses under fault fix-up"
 )]
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
+use core::mem::MaybeUninit;
 
 use arch_types::GuestFault;
 use hypercalls::GuestVa;
@@ -52,38 +53,29 @@ xenith_guest_fault:
         SMAP_SITE 0
         mov     eax, 1
         ret
-        .balign 16
-# fn xenith_guest_read(src: rdi, out: rsi) -> rax: one aligned or unaligned 8-byte load
-        .globl  xenith_guest_read
-xenith_guest_read:
-        SMAP_SITE 1
-1:      mov     rdx, [rdi]
-        SMAP_SITE 0
-        mov     [rsi], rdx
-        xor     eax, eax
-        ret
-        FIXUP   1b, xenith_guest_fault
-        .balign 16
-# fn xenith_guest_write(dst: rdi, value: rsi) -> rax: one 8-byte store
-        .globl  xenith_guest_write
-xenith_guest_write:
-        SMAP_SITE 1
-1:      mov     [rdi], rsi
-        SMAP_SITE 0
-        xor     eax, eax
-        ret
-        FIXUP   1b, xenith_guest_fault
 "#
 );
 
 unsafe extern "C" {
     fn xenith_guest_copy(dst: u64, src: u64, len: u64) -> u32;
-    fn xenith_guest_read(src: u64, out: &mut u64) -> u32;
-    fn xenith_guest_write(dst: u64, value: u64) -> u32;
 }
 
 const fn done(failed: u32) -> Result<(), GuestFault> {
     if failed == 0 { Ok(()) } else { Err(GuestFault) }
+}
+
+/// Assembles an access to guest memory in line: SMAP is lifted around it, and a fault goes on behind it with `failed` set.
+macro_rules! access {
+    ($access:literal, $failed:ident, $($operands:tt)*) => {
+        asm!(
+            "771: .byte 0x0f, 0x1f, 0x00", ".pushsection .smap_sites, \"a\"", ".quad 771b, 1", ".popsection",
+            concat!("2: ", $access),
+            "3: .byte 0x0f, 0x1f, 0x00", ".pushsection .smap_sites, \"a\"", ".quad 3b, 0", ".popsection",
+            ".pushsection .text.recover, \"ax\"", "4: mov {failed:e}, 1", "jmp 3b", ".popsection",
+            ".pushsection .fixup, \"a\"", ".quad 2b, 4b", ".popsection",
+            failed = inout(reg) 0u32 => $failed, $($operands)*, options(nostack, preserves_flags)
+        )
+    };
 }
 
 /// Copies from the guest; on a fault the destination's contents are unspecified.
@@ -111,18 +103,67 @@ pub fn copy_to(dst: GuestVa, src: &[u8]) -> Result<(), GuestFault> {
     done(unsafe { xenith_guest_copy(dst.0, src.as_ptr() as u64, src.len() as u64) })
 }
 
+/// Copies words to the guest, as [`copy_to`].
+///
+/// # Errors
+/// As [`copy_to`].
+#[inline(always)]
+pub fn write_words<const N: usize>(dst: GuestVa, words: &[u64; N]) -> Result<(), GuestFault> {
+    if !dst.range_ok(size_of::<[u64; N]>() as u64) {
+        return Err(GuestFault);
+    }
+    let failed: u32;
+    // SAFETY: as in `copy_to`; DF is clear in Rust code.
+    unsafe {
+        access!("rep movsq", failed, inout("rcx") N => _, inout("rdi") dst.0 => _, inout("rsi") words.as_ptr() => _);
+    }
+    done(failed)
+}
+
+/// Reads a whole value, each byte once.
+///
+/// # Errors
+/// As [`copy_from`].
+#[inline(always)]
+pub fn read<T: zerocopy::FromBytes + zerocopy::IntoBytes>(src: GuestVa) -> Result<T, GuestFault> {
+    if !src.range_ok(size_of::<T>() as u64) {
+        return Err(GuestFault);
+    }
+    let mut value = MaybeUninit::<T>::uninit();
+    let to = value.as_mut_ptr() as u64;
+    let failed: u32;
+    if size_of::<T>() % 8 == 0 {
+        // SAFETY: as in `copy_from`, into memory of the value's size; DF is clear in Rust code.
+        unsafe {
+            access!("rep movsq", failed, inout("rcx") size_of::<T>() / 8 => _, inout("rdi") to => _, inout("rsi") src.0 => _);
+        }
+    } else if size_of::<T>() % 4 == 0 {
+        // SAFETY: as above.
+        unsafe {
+            access!("rep movsd", failed, inout("rcx") size_of::<T>() / 4 => _, inout("rdi") to => _, inout("rsi") src.0 => _);
+        }
+    } else {
+        // SAFETY: as above.
+        failed = unsafe { xenith_guest_copy(to, src.0, size_of::<T>() as u64) };
+    }
+    done(failed)?;
+    // SAFETY: every byte was copied, and any bytes are a value of a type that is FromBytes.
+    Ok(unsafe { value.assume_init() })
+}
+
 /// Reads 8 bytes in one access.
 ///
 /// # Errors
 /// As [`copy_from`].
-#[inline]
+#[inline(always)]
 pub fn read_u64(src: GuestVa) -> Result<u64, GuestFault> {
     if !src.range_ok(8) {
         return Err(GuestFault);
     }
-    let mut value = 0;
+    let (failed, value): (u32, u64);
     // SAFETY: as in `copy_from`.
-    done(unsafe { xenith_guest_read(src.0, &mut value) })?;
+    unsafe { access!("mov {value}, [{src}]", failed, value = out(reg) value, src = in(reg) src.0) };
+    done(failed)?;
     Ok(value)
 }
 
@@ -130,11 +171,13 @@ pub fn read_u64(src: GuestVa) -> Result<u64, GuestFault> {
 ///
 /// # Errors
 /// As [`copy_to`].
-#[inline]
+#[inline(always)]
 pub fn write_u64(dst: GuestVa, value: u64) -> Result<(), GuestFault> {
     if !dst.range_ok(8) {
         return Err(GuestFault);
     }
+    let failed: u32;
     // SAFETY: as in `copy_to`.
-    done(unsafe { xenith_guest_write(dst.0, value) })
+    unsafe { access!("mov [{dst}], {value}", failed, dst = in(reg) dst.0, value = in(reg) value) };
+    done(failed)
 }

@@ -15,16 +15,30 @@ pub mod version;
 
 use hypercalls::HypercallNr;
 
-use crate::abi::Listing;
-use crate::dispatch::{Args, Handler, Hypercall, Outcome};
+use crate::dispatch::{Args, Hypercall, Outcome};
 use crate::vcpu::Vcpu;
 
-const fn line(name: &'static str, handler: Handler) -> Option<Hypercall> {
-    Some(Hypercall { name, handler, subops: None })
+/// A line of the table: the handler behind a function that takes the arguments in registers, and the family's sub-operations.
+macro_rules! family {
+    ($name:literal, $handler:path, $subops:expr) => {
+        table_line!($name, $handler, Some($subops))
+    };
 }
 
-const fn family(name: &'static str, handler: Handler, subops: &'static dyn Listing) -> Option<Hypercall> {
-    Some(Hypercall { name, handler, subops: Some(subops) })
+/// As `family`, for a hypercall without sub-operations.
+macro_rules! line {
+    ($name:literal, $handler:path) => {
+        table_line!($name, $handler, None)
+    };
+}
+
+macro_rules! table_line {
+    ($name:literal, $handler:path, $subops:expr) => {{
+        fn entry(vcpu: &Vcpu, a: u64, b: u64, c: u64, d: u64, e: u64) -> i64 {
+            $handler(vcpu, &[a, b, c, d, e]).into_raw(vcpu)
+        }
+        Some(Hypercall { name: $name, handler: entry, subops: $subops })
+    }};
 }
 
 /// `iret` and `multicall` change more than RAX; `dispatch` runs them itself, and neither may be nested here.
@@ -35,33 +49,33 @@ fn nested(_: &Vcpu, _: &Args) -> Outcome {
 /// The hypercalls by number.
 pub static TABLE: [Option<Hypercall>; HypercallNr::COUNT] = {
     let mut t = [None; HypercallNr::COUNT];
-    t[0] = line("set_trap_table", registers::set_trap_table);
-    t[1] = line("mmu_update", mmu::mmu_update);
-    t[2] = line("set_gdt", registers::set_gdt);
-    t[3] = line("stack_switch", registers::stack_switch);
-    t[4] = line("set_callbacks", registers::set_callbacks);
-    t[5] = line("fpu_taskswitch", registers::fpu_taskswitch);
-    t[6] = family("sched_op_compat", sched::sched_op_compat, &sched::COMPAT);
-    t[7] = family("platform_op", platform::platform_op, &platform::OPS);
-    t[8] = line("set_debugreg", registers::set_debugreg);
-    t[9] = line("get_debugreg", registers::get_debugreg);
-    t[10] = line("update_descriptor", registers::update_descriptor);
-    t[12] = family("memory_op", memory::memory_op, &memory::OPS);
-    t[13] = line("multicall", nested);
-    t[14] = line("update_va_mapping", mmu::update_va_mapping);
-    t[15] = line("set_timer_op", vcpu::set_timer_op);
-    t[17] = family("xen_version", version::xen_version, &version::OPS);
-    t[18] = family("console_io", console_io::console_io, &console_io::OPS);
-    t[20] = family("grant_table_op", grant_table::grant_table_op, &grant_table::OPS);
-    t[21] = line("vm_assist", registers::vm_assist);
-    t[22] = line("update_va_mapping_otherdomain", mmu::update_va_mapping_otherdomain);
-    t[23] = line("iret", nested);
-    t[24] = family("vcpu_op", vcpu::vcpu_op, &vcpu::OPS);
-    t[25] = line("set_segment_base", registers::set_segment_base);
-    t[26] = family("mmuext_op", mmu::mmuext_op, &mmu::EXTENDED);
-    t[29] = family("sched_op", sched::sched_op, &sched::OPS);
-    t[30] = family("callback_op", registers::callback_op, &registers::CALLBACKS);
-    t[32] = family("event_channel_op", event_channel::event_channel_op, &event_channel::OPS);
-    t[33] = family("physdev_op", physdev::physdev_op, &physdev::OPS);
+    t[0] = line!("set_trap_table", registers::set_trap_table);
+    t[1] = line!("mmu_update", mmu::mmu_update);
+    t[2] = line!("set_gdt", registers::set_gdt);
+    t[3] = line!("stack_switch", registers::stack_switch);
+    t[4] = line!("set_callbacks", registers::set_callbacks);
+    t[5] = line!("fpu_taskswitch", registers::fpu_taskswitch);
+    t[6] = family!("sched_op_compat", sched::sched_op_compat, &sched::COMPAT);
+    t[7] = family!("platform_op", platform::platform_op, &platform::OPS);
+    t[8] = line!("set_debugreg", registers::set_debugreg);
+    t[9] = line!("get_debugreg", registers::get_debugreg);
+    t[10] = line!("update_descriptor", registers::update_descriptor);
+    t[12] = family!("memory_op", memory::memory_op, &memory::OPS);
+    t[13] = line!("multicall", nested);
+    t[14] = line!("update_va_mapping", mmu::update_va_mapping);
+    t[15] = line!("set_timer_op", vcpu::set_timer_op);
+    t[17] = family!("xen_version", version::xen_version, &version::OPS);
+    t[18] = family!("console_io", console_io::console_io, &console_io::OPS);
+    t[20] = family!("grant_table_op", grant_table::grant_table_op, &grant_table::OPS);
+    t[21] = line!("vm_assist", registers::vm_assist);
+    t[22] = line!("update_va_mapping_otherdomain", mmu::update_va_mapping_otherdomain);
+    t[23] = line!("iret", nested);
+    t[24] = family!("vcpu_op", vcpu::vcpu_op, &vcpu::OPS);
+    t[25] = line!("set_segment_base", registers::set_segment_base);
+    t[26] = family!("mmuext_op", mmu::mmuext_op, &mmu::EXTENDED);
+    t[29] = family!("sched_op", sched::sched_op, &sched::OPS);
+    t[30] = family!("callback_op", registers::callback_op, &registers::CALLBACKS);
+    t[32] = family!("event_channel_op", event_channel::event_channel_op, &event_channel::OPS);
+    t[33] = family!("physdev_op", physdev::physdev_op, &physdev::OPS);
     t
 };
