@@ -284,10 +284,10 @@ fn bind_to_other(domain: &Domain, remote: DomId, remote_port: u32) -> Result<u32
     // Both ends change together: locks in ascending order of domain numbers.
     let (mut ours, mut theirs) = if domain.id < remote {
         let ours = domain.events.lock();
-        (ours, other.events.lock())
+        (ours, other.events.lock_second())
     } else {
         let theirs = other.events.lock();
-        (domain.events.lock(), theirs)
+        (domain.events.lock_second(), theirs)
     };
     match theirs.get(remote_port) {
         Some(Channel { state: State::Unbound { remote }, .. }) if remote == domain.id => {}
