@@ -13,6 +13,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
+use arch::cpu::{self, Work};
 use arch::{Regs, context, entry};
 use hypercalls::GuestVa;
 use hypercalls::segment::{FLAT_RING3_CS64, FLAT_RING3_SS64};
@@ -154,8 +155,19 @@ pub fn iret(vcpu: &Vcpu, regs: &mut Regs) -> Result<(), Reason> {
         regs.ss = u64::from(FLAT_RING3_SS64);
         regs.vector = entry::VECTOR_SYSCALL;
     }
-    vcpu.nmi_masked.store(false, Relaxed);
+    if vcpu.nmi_masked.load(Relaxed) {
+        nmi_handled(vcpu);
+    }
     let mask = u8::from(frame.rflags & IF == 0);
     vcpu.vcpu_info().u8(vcpu_offset::EVTCHN_UPCALL_MASK).store(mask, Relaxed);
     Ok(())
+}
+
+/// The handler of an NMI has returned: one that came meanwhile is next.
+#[cold]
+fn nmi_handled(vcpu: &Vcpu) {
+    vcpu.nmi_masked.store(false, Relaxed);
+    if vcpu.nmi_pending.load(Relaxed) {
+        cpu::raise_here(Work::VCPU);
+    }
 }
