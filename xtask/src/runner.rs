@@ -238,7 +238,7 @@ impl<'a> Watch<'a> {
         if self.starts() > allowed_starts {
             return Some("the machine was reset".to_owned());
         }
-        if matches!(self.scenario.boot, Boot::Guest(_)) {
+        if self.scenario.reports() {
             // A guest's report is judged at its end, with all its lines.
             return None;
         }
@@ -253,7 +253,7 @@ impl<'a> Watch<'a> {
 
     /// True when nothing further is waited for, though the machine may still run.
     fn complete(&self) -> bool {
-        if matches!(self.scenario.boot, Boot::Guest(_)) {
+        if self.scenario.reports() {
             return Report::parse(self.console.text()).done.is_some();
         }
         let steps = self.steps_taken() && self.missing().is_none();
@@ -275,7 +275,7 @@ impl<'a> Watch<'a> {
     }
 
     fn judge(&self, ended: Option<ExitStatus>) -> Option<String> {
-        if matches!(self.scenario.boot, Boot::Guest(_)) {
+        if self.scenario.reports() {
             return Report::parse(self.console.text()).complaint(self.scenario.passed);
         }
         if let Some(step) = self.scenario.steps.get(self.step) {

@@ -184,6 +184,12 @@ impl Settings {
 }
 
 impl Scenario {
+    /// True when it boots a guest that reports what it checked. A guest of which the log must tell something is there to be
+    /// crashed: it has no report.
+    pub(crate) fn reports(&self) -> bool {
+        matches!(self.boot, Boot::Guest(_)) && self.steps.is_empty() && self.expect.is_empty()
+    }
+
     /// The stem of its log's name.
     pub(crate) fn file_stem(&self) -> String {
         self.name
