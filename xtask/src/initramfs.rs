@@ -32,7 +32,7 @@ pub(crate) fn make(project: &Project) -> Result<PathBuf> {
     for bits in ["64", "32"] {
         let program = workload(project, bits)?;
         archive.file(
-            &format!("bin/workload{bits}"),
+            &format!("tests/workload{bits}"),
             0o755,
             &project::read(&program)?,
         );
@@ -67,20 +67,24 @@ fn add_tree(archive: &mut Archive, dir: &Path, prefix: &str) -> Result<()> {
     Ok(())
 }
 
-/// Compiles the workload for this word size, if its source is newer than the program.
+/// Compiles the workload for this word size, if a file of its source is newer than the program.
 fn workload(project: &Project, bits: &str) -> Result<PathBuf> {
-    let source = project.root.join("tests/initramfs/workload.c");
+    let dir = project.root.join("tests/workload");
+    let entries = fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut sources: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    sources.sort();
     let program = project.out()?.join(format!("workload{bits}"));
     let modified = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
-    let fresh =
-        modified(&program).is_ok_and(|made| modified(&source).is_ok_and(|wrote| wrote <= made));
-    if !fresh {
+    let wrote = sources.iter().filter_map(|file| modified(file).ok()).max();
+    if modified(&program).ok() <= wrote {
+        sources.retain(|file| file.extension().is_some_and(|extension| extension == "c"));
         let mut gcc = Command::new("gcc");
         gcc.arg(format!("-m{bits}"))
             .args([
                 "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread", "-s", "-o",
             ])
-            .args([&program, &source]);
+            .arg(&program)
+            .args(&sources);
         process::run(&mut gcc)
             .with_context(|| format!("the {bits}-bit workload does not build"))?;
     }
