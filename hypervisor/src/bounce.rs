@@ -42,6 +42,7 @@ pub enum Extra {
 }
 
 /// Enters the guest kernel at `target`, or crashes the domain when that cannot be done.
+#[inline(always)]
 pub fn enter(vcpu: &Vcpu, regs: &mut Regs, target: &Entry, extra: Extra) {
     let address = target.address.load(Relaxed);
     if address == 0 {
@@ -52,7 +53,7 @@ pub fn enter(vcpu: &Vcpu, regs: &mut Regs, target: &Entry, extra: Extra) {
 }
 
 /// As [`enter`], with the handler's address and mask flag given.
-#[inline]
+#[inline(always)]
 pub fn enter_at(vcpu: &Vcpu, regs: &mut Regs, address: u64, mask_events: bool, extra: Extra) {
     let from_kernel = context::kernel_mode();
     let (top, rpl) = if from_kernel {
@@ -61,7 +62,7 @@ pub fn enter_at(vcpu: &Vcpu, regs: &mut Regs, address: u64, mask_events: bool, e
         context::to_kernel_mode();
         (vcpu.kernel_sp.load(Relaxed), 3)
     };
-    let mask = vcpu.vcpu_info().u8(vcpu_offset::EVTCHN_UPCALL_MASK);
+    let mask = arch::cpu::event_mask();
     let masked = u64::from(mask.load(Relaxed) & 1);
     let cs = regs.cs & 0xfffc | rpl | masked << 32;
     let rflags = regs.rflags & !(IF | IOPL) | (masked ^ 1) << 9;
@@ -159,7 +160,7 @@ pub fn iret(vcpu: &Vcpu, regs: &mut Regs) -> Result<(), Reason> {
         nmi_handled(vcpu);
     }
     let mask = u8::from(frame.rflags & IF == 0);
-    vcpu.vcpu_info().u8(vcpu_offset::EVTCHN_UPCALL_MASK).store(mask, Relaxed);
+    arch::cpu::event_mask().store(mask, Relaxed);
     Ok(())
 }
 

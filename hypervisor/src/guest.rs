@@ -46,6 +46,18 @@ pub fn write<T: IntoBytes + Immutable>(ptr: GuestPtr<T>, value: &T) -> Result<()
     write_at(ptr, 0, value)
 }
 
+/// Reads 15 bytes of code at `rip`; false when they are not all there.
+#[inline]
+pub fn fetch_whole(rip: GuestVa, buffer: &mut [u8; 15]) -> bool {
+    // Two words that overlap in one byte, of which the second reading counts.
+    let (Ok(first), Ok(last)) = (guest::read_u64(rip), guest::read_u64(GuestVa(rip.0.wrapping_add(7)))) else {
+        return false;
+    };
+    buffer[..8].copy_from_slice(&first.to_le_bytes());
+    buffer[7..].copy_from_slice(&last.to_le_bytes());
+    true
+}
+
 /// Reads code at `rip` (less than a page of it), less where the next page is not there; returns how many bytes.
 pub fn fetch(rip: GuestVa, buffer: &mut [u8]) -> usize {
     if guest::copy_from(buffer, rip).is_ok() {

@@ -183,7 +183,8 @@ pub fn emulate_table_write(vcpu: &Vcpu, regs: &mut Regs, address: u64) -> bool {
         return false;
     }
     let mut code = [0; MAX_INSN];
-    let len = guest::fetch(GuestVa(regs.rip), &mut code);
+    let whole = guest::fetch_whole(GuestVa(regs.rip), &mut code);
+    let len = if whole { code.len() } else { guest::fetch(GuestVa(regs.rip), &mut code) };
     let bytes = code.get(..len).unwrap_or(&[]);
     let base = |segment| if segment == Segment::Fs { context::fs_base() } else { context::gs_base() };
     let Ok(mut write) = ptwr::decode(bytes, regs, base) else { return false };

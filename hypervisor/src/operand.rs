@@ -115,6 +115,18 @@ pub fn code_size(vcpu: &Vcpu, regs: &Regs) -> Option<CodeSize> {
 
 /// Fetches the code at RIP; `None` when the selector names no code.
 pub fn fetch(vcpu: &Vcpu, regs: &Regs) -> Option<Code> {
+    if regs.cs as u16 == FLAT_RING3_CS64 {
+        // Nearly always: flat, and all there.
+        let mut code = Code { bytes: [0; MAX_INSN], len: MAX_INSN, size: CodeSize::Bits64, end: Fault::Protection };
+        if guest::fetch_whole(GuestVa(regs.rip), &mut code.bytes) {
+            return Some(code);
+        }
+    }
+    fetch_slow(vcpu, regs)
+}
+
+#[cold]
+fn fetch_slow(vcpu: &Vcpu, regs: &Regs) -> Option<Code> {
     let segment = descriptor(vcpu, regs.cs as u16)?;
     let mut code = Code { bytes: [0; MAX_INSN], len: 0, size: segment.code_size()?, end: Fault::Protection };
     let within = (1..=MAX_INSN as u32).rev().find_map(|n| Some((n as usize, segment.linear(regs.rip, n)?)));

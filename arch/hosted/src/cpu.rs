@@ -6,7 +6,7 @@ use crate::area::{self, area};
 use crate::ipi;
 use arch_types::{CpuId, CpuMask, MAX_CPUS};
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 
 bitflags::bitflags! {
     /// What a CPU has to do before it returns to a guest.
@@ -126,6 +126,17 @@ pub fn has_work() -> bool {
 /// Interrupts a CPU so that it looks at its work.
 pub fn poke(cpu: CpuId) {
     ipi::reschedule(cpu);
+}
+
+/// Returns the event mask of the current vCPU; a dummy that reads 1 when there is none.
+pub fn event_mask() -> &'static AtomicU8 {
+    static NONE: AtomicU8 = AtomicU8::new(1);
+    match area().vcpu_info.load(Ordering::Relaxed) {
+        0 => &NONE,
+        // SAFETY: the address of a `vcpu_info` in machine memory, which is mapped as long as the process runs; its second
+        // byte is the mask, only accessed as an atomic.
+        info => unsafe { &*((info + 1) as *const AtomicU8) },
+    }
 }
 
 /// Points this CPU's exit path at a `vcpu_info`, or at nothing.

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "control registers, and the areas of other CPUs")]
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use arch_types::{AtomicCpuMask, CpuId, CpuMask};
 use hypercalls::{Maddr, Mfn};
@@ -217,6 +217,14 @@ static NO_VCPU_INFO: [u8; 64] = {
     info[1] = 1;
     info
 };
+
+/// Returns the event mask of the current vCPU; a dummy that reads 1 when there is none.
+#[inline(always)]
+pub fn event_mask() -> &'static AtomicU8 {
+    // SAFETY: the word leads to the dummy or to a `vcpu_info` that stays as long as its vCPU is loaded; its second byte is
+    // the mask, only accessed as an atomic. The dummy is never written: without a vCPU nobody asks.
+    unsafe { &*((area().vcpu_info.load(Ordering::Relaxed) + 1) as *const AtomicU8) }
+}
 
 /// Points this CPU's exit path at a `vcpu_info`, or at nothing.
 pub fn set_vcpu_info(info: Option<usize>) {
