@@ -72,6 +72,17 @@ pub struct Options {
     pub maxcpus: Option<u32>,
     /// Use the first CPU only.
     pub nosmp: bool,
+    /// Fail on purpose.
+    pub debug: Option<Failure>,
+}
+
+/// A failure on purpose before dom0 is built, so that tests can look at the report and at the machine's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// As when the hypervisor finds itself in a state that cannot be.
+    Panic,
+    /// As when it executes something that it must not.
+    Trap,
 }
 
 impl Default for Options {
@@ -96,6 +107,7 @@ impl Default for Options {
             sync_console: false,
             maxcpus: None,
             nosmp: false,
+            debug: None,
         }
     }
 }
@@ -203,12 +215,15 @@ struct Spec {
 const BOOL: &str = "a boolean: nothing, yes/no, on/off, true/false, enable/disable, 1/0";
 const LEVELS: &str = "LEVEL[/RATE-LIMITED LEVEL] of none, error, warning, info, debug, all";
 
-const SPECS: [Spec; 14] = [
+const SPECS: [Spec; 15] = [
     value("com1", com1::ACCEPTED, |o, v| {
         com1::parse(v).map(|c| o.com1 = c)
     }),
     value("console", "a list of com1, vga; or none", |o, v| {
         consoles(v).map(|c| o.console = c)
+    }),
+    value("debug", "panic-at-boot or trap-at-boot, for tests of the report", |o, v| {
+        failure(v).map(|f| o.debug = Some(f))
     }),
     value("dom0_mem", dom0::MEM_ACCEPTED, |o, v| {
         dom0::parse_mem(o.dom0_mem, v).map(|m| o.dom0_mem = m)
@@ -306,6 +321,14 @@ fn take(options: &mut Options, word: &str) -> Result<(), Problem> {
         Refusal::Malformed => Problem::Malformed { accepted },
         Refusal::NotImplemented => Problem::PartNotImplemented { accepted },
     })
+}
+
+fn failure(name: &str) -> Result<Failure, Refusal> {
+    match name {
+        "panic-at-boot" => Ok(Failure::Panic),
+        "trap-at-boot" => Ok(Failure::Trap),
+        _ => Err(Refusal::Malformed),
+    }
 }
 
 fn level(name: &str) -> Result<Level, Refusal> {

@@ -152,7 +152,10 @@ pub fn ended(domain: &Domain, reason: ShutdownReason) {
 /// Ends the machine's life after a crash that cannot be survived: a reset after five seconds, or a halt with `noreboot`.
 pub fn after_crash(what: &str) -> ! {
     crate::console::flush();
-    arch::machine::stop_others();
+    let (stopped, others) = crate::stop::others();
+    if others > 0 {
+        log::error!("{stopped} of {others} other CPUs stopped");
+    }
     if NO_REBOOT.load(Relaxed) {
         log::error!("{what}: the machine is halted because of `noreboot`");
         crate::console::flush();
@@ -160,6 +163,7 @@ pub fn after_crash(what: &str) -> ! {
     }
     log::error!("{what}: resetting the machine in five seconds");
     crate::console::flush();
-    arch::time::wait_until(arch::time::now() + 5_000_000_000);
+    // Not by the clock, which may not have been started.
+    arch::time::delay_ns(5_000_000_000);
     arch::machine::reset()
 }

@@ -5,7 +5,7 @@ use arch::cpu::{self, Work};
 use arch::{Regs, context, entry};
 
 use crate::traps::{DEBUG, GENERAL_PROTECTION, NMI, PAGE_FAULT};
-use crate::{bounce, current, registers};
+use crate::{bounce, current, registers, stop};
 
 /// Vector of the serial line's interrupt.
 pub const CONSOLE_VECTOR: u8 = arch::platform::VECTOR_IRQ_FIRST;
@@ -13,9 +13,7 @@ pub const CONSOLE_VECTOR: u8 = arch::platform::VECTOR_IRQ_FIRST;
 /// A fault in the hypervisor itself. Returns what to do next; does not return when it is a defect of ours.
 pub fn hypervisor_exception(regs: &mut Regs) -> entry::AfterFault {
     if regs.vector == NMI {
-        if crate::panic::stopping() {
-            arch::machine::halt();
-        }
+        stop::here_if_asked();
         return entry::AfterFault::Resume;
     }
     if regs.vector == DEBUG {
@@ -60,11 +58,7 @@ pub fn interrupt(regs: &mut Regs) {
         VECTOR_TIMER => cpu::raise_here(Work::TIMER),
         VECTOR_TLB => arch::tlb::serve(),
         VECTOR_RESCHEDULE => {}
-        VECTOR_CALL => {
-            if crate::panic::stopping() {
-                arch::machine::halt();
-            }
-        }
+        VECTOR_CALL => stop::here_if_asked(),
         CONSOLE_VECTOR => cpu::raise_here(Work::CONSOLE),
         other => log::warn!("unexpected interrupt, vector {other:#x}"),
     }

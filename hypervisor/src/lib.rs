@@ -45,6 +45,7 @@ pub mod registers;
 pub mod runstate;
 pub mod schedule;
 pub mod shared;
+pub mod stop;
 pub mod time;
 pub mod timers;
 pub mod traps;

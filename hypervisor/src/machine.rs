@@ -12,7 +12,7 @@ mod memory;
 mod processors;
 
 use arch::Regs;
-use boot::options::Options;
+use boot::options::{Failure, Options};
 use boot::{BootInfo, options};
 use hypervisor::{console, crash, interrupts, panic, schedule, traps};
 use spin::{Mutex, Once};
@@ -89,6 +89,7 @@ extern "C" fn on_own_tables() -> ! {
     let platform = devices::discover(&info);
     processors::start_all(&platform, &info);
     devices::routes(&platform);
+    fail_if_asked();
     if let Err(error) = dom0::build(&info, &platform) {
         give_up(error);
     }
@@ -99,6 +100,16 @@ extern "C" fn on_own_tables() -> ! {
     log::info!("starting dom0 after {} ms", arch::time::now() / 1_000_000);
     schedule::cpu_online(arch::cpu::this_cpu());
     arch::entry::start_running()
+}
+
+/// Fails where an administrator who tests the report wants it.
+fn fail_if_asked() {
+    match command_line_options().debug {
+        Some(Failure::Panic) => panic!("asked for by debug=panic-at-boot"),
+        // SAFETY: never comes back.
+        Some(Failure::Trap) => unsafe { core::arch::asm!("ud2", options(noreturn)) },
+        None => {}
+    }
 }
 
 #[panic_handler]

@@ -4,19 +4,16 @@
 //! Addresses of the backtrace are resolved by `cargo xtask` from `xenith-syms`, or by hand with `addr2line`.
 #![expect(unsafe_code, reason = "walks the stack, and the register frame of this CPU")]
 
-use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use arch::Regs;
 use arch::cpu_area::area;
 
-use crate::{console, crash};
+use crate::{console, crash, current, stop};
 
-static STOPPING: AtomicBool = AtomicBool::new(false);
-
-/// True once a CPU has panicked: the others stop where they are.
-pub fn stopping() -> bool {
-    STOPPING.load(SeqCst)
-}
+/// The CPU that has failed plus one, 0 while none has; and how many times.
+static FAILED: AtomicU32 = AtomicU32::new(0);
+static TIMES: AtomicU32 = AtomicU32::new(0);
 
 /// Returns the frame of the guest that this CPU returns to.
 pub fn guest_frame() -> &'static mut Regs {
@@ -27,18 +24,15 @@ pub fn guest_frame() -> &'static mut Regs {
 /// Reports a fault in the hypervisor and ends the machine's life.
 pub fn fault(regs: &Regs) -> ! {
     begin();
-    log::error!(
-        "fatal: exception {} (error code {:#x}) in the hypervisor on CPU {}",
-        regs.vector,
-        regs.error_code,
-        arch::cpu::this_cpu().0
-    );
+    log::error!("fatal: exception {} (error code {:#x}) in the hypervisor", regs.vector, regs.error_code);
+    where_it_runs();
     log::error!("rip {:016x} rsp {:016x} rflags {:08x} cr2 {:016x}", regs.rip, regs.rsp, regs.rflags, arch::context::fault_address());
     log::error!("rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", regs.rax, regs.rbx, regs.rcx, regs.rdx);
     log::error!("rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}", regs.rsi, regs.rdi, regs.rbp, regs.r8);
     log::error!("r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", regs.r9, regs.r10, regs.r11, regs.r12);
     log::error!("r13 {:016x} r14 {:016x} r15 {:016x}", regs.r13, regs.r14, regs.r15);
-    log::error!("backtrace: {:#x}", regs.rip);
+    log::error!("backtrace:");
+    log::error!("  {:#x} failed", regs.rip);
     backtrace(regs.rbp);
     crash::after_crash("the hypervisor has failed")
 }
@@ -47,6 +41,7 @@ pub fn fault(regs: &Regs) -> ! {
 pub fn report(info: &core::panic::PanicInfo<'_>) -> ! {
     begin();
     log::error!("fatal: {info}");
+    where_it_runs();
     let rbp: u64;
     // SAFETY: reads a register.
     unsafe { core::arch::asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };
@@ -55,14 +50,35 @@ pub fn report(info: &core::panic::PanicInfo<'_>) -> ! {
     crash::after_crash("the hypervisor has failed")
 }
 
+/// Number of this CPU, also before it knows it.
+fn this_cpu() -> u32 {
+    if arch::cpu::started() { u32::from(arch::cpu::this_cpu().0) } else { 0 }
+}
+
+/// Makes sure that one CPU reports, that its report is seen, and that a failure of the report itself ends too.
 fn begin() {
-    if STOPPING.swap(true, SeqCst) {
-        // A second failure while the first is reported, or on another CPU.
-        arch::machine::halt();
+    let me = this_cpu() + 1;
+    if FAILED.compare_exchange(0, me, SeqCst, SeqCst).is_err_and(|first| first != me) {
+        stop::here();
     }
     console::panic_mode();
-    if arch::cpu::started() {
-        arch::machine::stop_others();
+    match TIMES.fetch_add(1, SeqCst) {
+        0 => {
+            // How many it were is told at the end.
+            let _ = stop::others();
+        }
+        1 => crash::after_crash("the hypervisor has failed, and then its report"),
+        _ => arch::machine::halt(),
+    }
+}
+
+fn where_it_runs() {
+    if !arch::cpu::started() {
+        log::error!("on CPU 0 early at boot");
+    } else if let Some(vcpu) = current::vcpu() {
+        log::error!("on CPU {}, which runs domain {} vCPU {}", this_cpu(), vcpu.domid.0, vcpu.id.0);
+    } else {
+        log::error!("on CPU {}, which runs no vCPU", this_cpu());
     }
 }
 

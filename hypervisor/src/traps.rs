@@ -14,7 +14,7 @@ use hypercalls::addr::{HOLE_END, HOLE_START};
 
 use crate::bounce::{self, Extra};
 use crate::vcpu::Vcpu;
-use crate::{console, crash, current, mmu, privileged, quirks, registers, schedule, timers};
+use crate::{console, crash, current, mmu, privileged, quirks, registers, schedule, stop, timers};
 
 pub(crate) const DEBUG: u32 = 1;
 pub(crate) const NMI: u32 = 2;
@@ -49,7 +49,10 @@ pub fn guest_exception(regs: &mut Regs) {
             vcpu.debug.lock().dr6 |= seen & 0xe00f;
             reflect(vcpu, regs);
         }
-        NMI => log::warn!("an NMI interrupted d{}v{}", vcpu.domid.0, vcpu.id.0),
+        NMI => {
+            stop::here_if_asked();
+            log::warn!("an NMI interrupted d{}v{}", vcpu.domid.0, vcpu.id.0);
+        }
         MACHINE_CHECK => panic!("machine check"),
         entry::VECTOR_SYSENTER => system_call(vcpu, regs, &vcpu.sysenter, GENERAL_PROTECTION),
         entry::VECTOR_SYSCALL32 => system_call(vcpu, regs, &vcpu.syscall32, INVALID_OPCODE),

@@ -32,3 +32,6 @@ pub fn halt() -> ! {
 
 /// Stops every other CPU.
 pub fn stop_others() {}
+
+/// Stops every other CPU, whatever it is doing.
+pub fn stop_others_now() {}

@@ -50,6 +50,11 @@ pub fn wait_until(deadline_ns: u64) {
     NOW.fetch_max(deadline_ns, Ordering::SeqCst);
 }
 
+/// Returns when so much time has passed: the clock is moved on.
+pub fn delay_ns(ns: u64) {
+    advance(ns);
+}
+
 /// Moves the clock on.
 pub fn advance(ns: u64) {
     NOW.fetch_add(ns, Ordering::SeqCst);

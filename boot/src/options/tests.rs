@@ -198,6 +198,15 @@ fn dom0_max_vcpus() {
 }
 
 #[test]
+fn failures_on_purpose() {
+    assert_eq!(good("debug=panic-at-boot").debug, Some(Failure::Panic));
+    assert_eq!(good("debug=trap-at-boot").debug, Some(Failure::Trap));
+    assert_eq!(good("").debug, None);
+    is_malformed("debug");
+    is_malformed("debug=yes");
+}
+
+#[test]
 fn log_levels() {
     let levels = |always, limited| Levels { always, limited };
     assert_eq!(

@@ -8,7 +8,7 @@ use spin::Once;
 use x86_64::instructions::{hlt, interrupts};
 
 use super::acpi::{Platform, Power, Register};
-pub use super::smp::stop_others;
+pub use super::smp::{stop_others, stop_others_now};
 use super::{clock, ioapic, port};
 
 static POWER: Once<Power> = Once::new();
