@@ -12,6 +12,7 @@ use crate::machine::{C_HYPERVISOR_CPU, MachineArgs, Serial};
 use crate::project::{self, Project};
 use crate::runner::{self, Files};
 use crate::serial::{Console, Event};
+use crate::symbols::Filter;
 use crate::{initramfs, scenario, setup};
 use anyhow::{Context, Result, bail, ensure};
 use std::fmt::Write;
@@ -139,6 +140,7 @@ fn measure(
         file: guest.to_path_buf(),
         cmdline: Some(String::new()),
     };
+    let names = Filter::new(&hypervisor);
     let payload = Payload {
         hypervisor: Some(hypervisor),
         hv_cmdline: HV_CONSOLE.to_owned(),
@@ -156,7 +158,7 @@ fn measure(
     let mut command = machine.command(&iso_path, Serial::Pipes)?;
     command.args(["-icount", "shift=0,sleep=off"]);
     let log = logs.join(format!("bench-{name}.log"));
-    let mut console = Console::start(&mut command, &log)?;
+    let mut console = Console::start(&mut command, &log, names)?;
     let deadline = Instant::now() + limit;
     while !guests_end(console.text()) {
         match console.next(deadline)? {

@@ -27,6 +27,7 @@ mod runner;
 mod scenario;
 mod serial;
 mod setup;
+mod symbols;
 mod test;
 mod toolchain;
 
@@ -61,6 +62,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Boots under QEMU halted at the first instruction, with gdb attached
     Gdb(gdb::Args),
+    /// Adds names of functions to a report of the hypervisor's failure
+    Backtrace(symbols::Args),
     /// Writes the table of implemented hypercalls to docs/abi.md
     Abi(abi::Args),
 }
@@ -86,6 +89,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Bench(args) => bench::main(&project, &args),
         Command::Fuzz(args) => fuzz::main(&project, &args),
         Command::Gdb(args) => gdb::main(&project, &args),
+        Command::Backtrace(args) => symbols::main(&project, &args),
         Command::Abi(args) => abi::main(&project, &args),
     }
 }

@@ -6,8 +6,10 @@ use crate::machine::{C_HYPERVISOR_CPU, MachineArgs, Serial};
 use crate::process::Tracked;
 use crate::project::Project;
 use crate::setup;
-use anyhow::Result;
-use std::process::ExitCode;
+use crate::symbols::Filter;
+use anyhow::{Context, Result};
+use std::io::{self, Read, Write};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 /// Boots the distribution's kernel on the hypervisor under QEMU.
 ///
@@ -27,7 +29,8 @@ pub(crate) struct Args {
 pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     setup::ensure()?;
     let iso_path = project.out()?.join("run.iso");
-    iso::make(&iso::resolve(project, &args.payload)?, &iso_path)?;
+    let payload = iso::resolve(project, &args.payload)?;
+    iso::make(&payload, &iso_path)?;
     let mut machine = args.machine.clone();
     if args
         .payload
@@ -46,10 +49,29 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     );
     let mut command = machine.command(&iso_path, Serial::Terminal)?;
     command.args(&args.qemu);
-    let status = Tracked::spawn(&mut command)?.wait()?;
+    let status = match &payload.hypervisor {
+        Some(image) => with_names(&mut command, Filter::new(image))?,
+        None => Tracked::spawn(&mut command)?.wait()?,
+    };
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Runs the machine with its output on this terminal, and names behind the addresses of a backtrace.
+fn with_names(command: &mut Command, mut filter: Filter) -> Result<ExitStatus> {
+    let machine = Tracked::spawn(command.stdout(Stdio::piped()))?;
+    let mut output = machine.with(|child| child.stdout.take()).context("the machine has no standard output")?;
+    let mut part = [0; 4096];
+    let mut shown = io::stdout().lock();
+    loop {
+        match output.read(&mut part)? {
+            0 => break,
+            length => shown.write_all(&filter.pass(&part[..length]))?,
+        }
+        shown.flush()?;
+    }
+    machine.wait()
 }

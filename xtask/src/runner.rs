@@ -8,6 +8,7 @@ use crate::machine::Serial;
 use crate::project::{self, Project};
 use crate::scenario::{Boot, End, Scenario};
 use crate::serial::{Console, Event, Moment};
+use crate::symbols::Filter;
 use anyhow::Result;
 use std::fs;
 use std::path::PathBuf;
@@ -83,7 +84,8 @@ fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verd
     machine.cpu.get_or_insert_with(|| files.cpu.clone());
     let mut command = machine.command(&iso_path, Serial::Pipes)?;
     command.args(&scenario.qemu);
-    let console = Console::start(&mut command, &logs.join(format!("{name}.log")))?;
+    let log = logs.join(format!("{name}.log"));
+    let console = Console::start(&mut command, &log, Filter::new(&files.hypervisor))?;
     let mut watch = Watch::new(scenario, console);
     let limit = Duration::from_secs(scenario.timeout * u64::from(files.slow));
     let failure = watch.watch(Instant::now() + limit)?;

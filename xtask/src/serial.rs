@@ -5,6 +5,7 @@
 //! go to a log file at once, so that a run that is cut short leaves its log.
 
 use crate::process::Tracked;
+use crate::symbols::Filter;
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,6 +23,7 @@ pub(crate) struct Console {
     chunks: Receiver<Vec<u8>>,
     log: File,
     escapes: Escapes,
+    names: Filter,
     started: Instant,
     text: String,
     /// When the first byte of each line came, and where in the text it is.
@@ -59,8 +61,8 @@ pub(crate) enum Event {
 }
 
 impl Console {
-    /// Starts the machine with its serial line on pipes and its log at `log`.
-    pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+    /// Starts the machine with its serial line on pipes and its log at `log`; `names` adds to both what it knows.
+    pub(crate) fn start(command: &mut Command, log: &Path, names: Filter) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         command
             .stdin(Stdio::piped())
@@ -84,6 +86,7 @@ impl Console {
             chunks,
             log: file,
             escapes: Escapes::Outside,
+            names,
             started: Instant::now(),
             text: String::new(),
             lines: vec![(Moment::default(), 0)],
@@ -95,6 +98,7 @@ impl Console {
         let left = deadline.saturating_duration_since(Instant::now());
         match self.chunks.recv_timeout(left) {
             Ok(chunk) => {
+                let chunk = self.names.pass(&chunk);
                 self.log.write_all(&chunk)?;
                 self.append(&chunk);
                 Ok(Event::Text)
