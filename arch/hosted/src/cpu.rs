@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Simulated CPUs. A thread says which CPU it is; one that never did gets a number of its own from the top of the
 //! range, so that per-CPU bookkeeping of unrelated tests never meets.
+#![expect(unsafe_code, reason = "finds the event mask in machine memory")]
 
 use crate::area::{self, area};
 use crate::ipi;
