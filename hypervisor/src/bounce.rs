@@ -62,7 +62,7 @@ pub fn enter_at(vcpu: &Vcpu, regs: &mut Regs, address: u64, mask_events: bool, e
         context::to_kernel_mode();
         (vcpu.kernel_sp.load(Relaxed), 3)
     };
-    let mask = arch::cpu::event_mask();
+    let mask = cpu::event_mask();
     let masked = u64::from(mask.load(Relaxed) & 1);
     let cs = regs.cs & 0xfffc | rpl | masked << 32;
     let rflags = regs.rflags & !(IF | IOPL) | (masked ^ 1) << 9;
@@ -160,7 +160,7 @@ pub fn iret(vcpu: &Vcpu, regs: &mut Regs) -> Result<(), Reason> {
         nmi_handled(vcpu);
     }
     let mask = u8::from(frame.rflags & IF == 0);
-    arch::cpu::event_mask().store(mask, Relaxed);
+    cpu::event_mask().store(mask, Relaxed);
     Ok(())
 }
 
