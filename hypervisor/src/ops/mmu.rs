@@ -323,3 +323,6 @@ fn copy_page(ctx: &PtCtx<'_>, to: Mfn, from: Mfn) -> Result<()> {
     crate::shared::copy(&target, &source);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
