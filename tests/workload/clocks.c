@@ -31,7 +31,7 @@ int part_sleep(void)
 	CHECK(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, 0) == 0);
 	int64_t took = now(CLOCK_MONOTONIC) - before;
 	CHECK(took >= SECOND && took < 4 * SECOND);
-	explain("late by %ld us at best", (long)(worst / 1000));
+	note("late by %ld us at best", (long)(worst / 1000));
 	return HELD;
 }
 
@@ -86,7 +86,7 @@ int part_monotonic(void)
 			last = time;
 		}
 	}
-	explain("%ld samples on %d CPU(s)", atomic_load(&samples), cpus);
+	note("%ld samples on %d CPU(s)", atomic_load(&samples), cpus);
 	return HELD;
 }
 

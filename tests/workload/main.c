@@ -63,7 +63,7 @@ static int await(pid_t child)
 static int run(const struct part *part)
 {
 	int64_t before = now(CLOCK_MONOTONIC);
-	why[0] = 0;
+	why[0] = remark[0] = 0;
 	fflush(stdout);
 	pid_t child = fork();
 	if (child == 0) {
@@ -78,7 +78,7 @@ static int run(const struct part *part)
 	int result = child < 0 ? failed("fork", __FILE__, __LINE__) : await(child);
 	int took = (int)((now(CLOCK_MONOTONIC) - before) / MS);
 	if (result == HELD)
-		printf("ok %s-%d (%d ms)%s%s\n", part->name, BITS, took, why[0] ? ": " : "", why);
+		printf("ok %s-%d (%d ms)%s%s\n", part->name, BITS, took, remark[0] ? ": " : "", remark);
 	else
 		printf("%s %s-%d: %s\n", result == SKIPPED ? "skip" : "not ok", part->name, BITS, why[0] ? why : "no reason given");
 	return result;
@@ -111,6 +111,7 @@ int main(int argc, char **argv)
 	why = mmap(0, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (why == MAP_FAILED)
 		return 2;
+	remark = why + PAGE / 2;
 	sigemptyset(&done);
 	sigaddset(&done, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &done, 0);

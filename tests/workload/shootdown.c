@@ -65,7 +65,7 @@ int part_shootdown(void)
 	counters = pages(1);
 	CHECK(counters != MAP_FAILED);
 	CHECK(count_threads(thread, sizeof *counters) == HELD);
-	for (int round = 0; now(CLOCK_MONOTONIC) < end; round++) {
+	for (int round = 0; now(CLOCK_MONOTONIC) < end || !moved; round++) {
 		long before = counters[0];
 		CHECK(mprotect((void *)counters, PAGE, PROT_READ) == 0);
 		CHECK(frozen(round) == HELD);
@@ -75,7 +75,6 @@ int part_shootdown(void)
 		moved += counters[0] != before;
 	}
 	stop_threads(thread);
-	CHECK(moved > 0);
 	return HELD;
 }
 

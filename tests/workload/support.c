@@ -10,17 +10,29 @@
 #include <stdarg.h>
 #include <sys/wait.h>
 
-char *why;
+char *why, *remark;
 _Thread_local struct fault fault;
 static _Thread_local sigjmp_buf fault_return;
+
+static void say(char *where, const char *format, va_list arguments)
+{
+	if (!where[0])
+		vsnprintf(where, 300, format, arguments);
+}
 
 void explain(const char *format, ...)
 {
 	va_list arguments;
-	if (why[0])
-		return;
 	va_start(arguments, format);
-	vsnprintf(why, 300, format, arguments);
+	say(why, format, arguments);
+	va_end(arguments);
+}
+
+void note(const char *format, ...)
+{
+	va_list arguments;
+	va_start(arguments, format);
+	say(remark, format, arguments);
 	va_end(arguments);
 }
 

@@ -44,12 +44,13 @@ enum { HELD = 0, FAILED = -1, SKIPPED = 1 };
 PARTS(DECLARE)
 #undef DECLARE
 
-// Why a part did not hold; shared with all processes of the part, the first explanation stays.
-extern char *why;
+// Why a part did not hold, and what else there is to say; shared with all processes of the part. The first text stays.
+extern char *why, *remark;
 // The path of this program.
 extern const char *self;
 
 void explain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int failed(const char *condition, const char *file, int line);
 
 #define CHECK(condition)                                                                                              \
