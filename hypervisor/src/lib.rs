@@ -7,7 +7,7 @@
 #![no_std]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(not(target_os = "none"))]
 extern crate std;
 
 pub mod abi;
@@ -46,6 +46,8 @@ pub mod runstate;
 pub mod schedule;
 pub mod shared;
 pub mod stop;
+#[cfg(not(target_os = "none"))]
+pub mod testing;
 pub mod time;
 pub mod timers;
 pub mod traps;

@@ -4,7 +4,7 @@
 
 use crate::area::area;
 use crate::cpu::{self, Work};
-use crate::{time, timer};
+use crate::timer;
 use arch_types::Regs;
 use hypercalls::GuestVa;
 
@@ -23,19 +23,25 @@ pub fn with_frame<T>(f: impl FnOnce(&mut Regs) -> T) -> T {
     f(unsafe { &mut *area().regs.get() })
 }
 
-/// Waits until an interrupt has been handled. Nothing comes from outside by itself: what comes is this CPU's timer,
-/// whose deadline the clock is moved on to.
-///
-/// # Panics
-/// When no timer is running and no work has been raised: this CPU would wait for ever.
+/// This CPU has nothing to do until something comes from outside: what [`std::panic::catch_unwind`] finds. It is no panic.
+/// The CPU goes on by going the way back to a guest again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idle;
+
+/// Waits until an interrupt has been handled: this CPU's timer, if its time has come, else none. As long as there is no
+/// work the stack is unwound with [`Idle`].
 pub fn wait_for_interrupt() {
-    if let Some(deadline) = timer::deadline(cpu::this_cpu()) {
-        time::wait_until(deadline);
+    take_interrupts();
+    if !cpu::has_work() {
+        std::panic::resume_unwind(std::boxed::Box::new(Idle));
     }
+}
+
+/// Takes the interrupt of this CPU's timer, if its time has come.
+pub fn take_interrupts() {
     if timer::expired(cpu::this_cpu()) {
         cpu::raise_here(Work::TIMER);
     }
-    assert!(cpu::has_work(), "CPU {} waits for ever", cpu::this_cpu().0);
 }
 
 /// Makes a frame return by IRETQ, restoring rcx and r11.

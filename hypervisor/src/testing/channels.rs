@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Event-channel calls that the player makes.
+
+use core::sync::atomic::Ordering::SeqCst;
+
+use hypercalls::event::*;
+use hypercalls::shared_info::{shared_offset, vcpu_offset};
+use hypercalls::{HypercallNr, Virq};
+
+use super::calls::Call;
+use super::player::Player;
+use super::world::World;
+use crate::vcpu::Vcpu;
+
+impl Player<'_> {
+    fn port(&mut self) -> u32 {
+        match self.source.below(30) {
+            0 => 4095 + self.source.below(3) as u32,
+            1 => self.source.word() as u32,
+            _ => self.source.below(12) as u32,
+        }
+    }
+
+    pub(super) fn event_channel(&mut self, vcpu: &Vcpu) -> Call {
+        let remote_dom = if self.source.one_in(2) {
+            hypercalls::DomId(1 - (vcpu.domid.0 & 1))
+        } else {
+            self.domain(vcpu)
+        };
+        let notified = self.small(3) as u32;
+        let port = self.port();
+        let (op, at) = match self.source.below(11) {
+            0 | 1 => {
+                let a = EvtchnBindInterdomain {
+                    remote_dom,
+                    remote_port: port,
+                    ..Default::default()
+                };
+                (EvtchnOp::BIND_INTERDOMAIN, self.put(&a))
+            }
+            2 => {
+                let a = EvtchnBindVirq {
+                    virq: Virq(self.small(26) as u32),
+                    vcpu: notified,
+                    port: 0,
+                };
+                (EvtchnOp::BIND_VIRQ, self.put(&a))
+            }
+            3 => (EvtchnOp::CLOSE, self.put(&EvtchnClose { port })),
+            4 | 5 => (EvtchnOp::SEND, self.put(&EvtchnSend { port })),
+            6 => {
+                let a = EvtchnStatus {
+                    dom: self.domain(vcpu),
+                    port,
+                    ..Default::default()
+                };
+                (EvtchnOp::STATUS, self.put(&a))
+            }
+            7 => {
+                let a = EvtchnAllocUnbound {
+                    dom: self.domain(vcpu),
+                    remote_dom,
+                    port: 0,
+                };
+                (EvtchnOp::ALLOC_UNBOUND, self.put(&a))
+            }
+            8 => (
+                EvtchnOp::BIND_IPI,
+                self.put(&EvtchnBindIpi {
+                    vcpu: notified,
+                    port: 0,
+                }),
+            ),
+            9 => (
+                EvtchnOp::BIND_VCPU,
+                self.put(&EvtchnBindVcpu {
+                    port,
+                    vcpu: notified,
+                }),
+            ),
+            _ => {
+                let op = EvtchnOp(self.source.below(16) as u32);
+                (
+                    if self.source.one_in(2) {
+                        EvtchnOp::UNMASK
+                    } else {
+                        op
+                    },
+                    self.put(&[port; 6]),
+                )
+            }
+        };
+        Call::new(HypercallNr::EVENT_CHANNEL_OP, [u64::from(op.0), at])
+    }
+
+    /// Does what a kernel does with the pages it shares with the hypervisor: mask, unmask, take events. Or fills
+    /// them with anything.
+    pub(super) fn acknowledge(&mut self, world: &World, vcpu: &Vcpu) {
+        let info = vcpu.vcpu_info();
+        let shared = world.guests[usize::from(vcpu.domid.0)].domain.shared_info;
+        let word = self.source.below(3) as usize * 8;
+        match self.source.below(7) {
+            0 => info.u8(vcpu_offset::EVTCHN_UPCALL_MASK).store(0, SeqCst),
+            1 => info.u8(vcpu_offset::EVTCHN_UPCALL_MASK).store(1, SeqCst),
+            2 => shared
+                .u64(shared_offset::EVTCHN_MASK + word)
+                .store(self.source.word(), SeqCst),
+            3 => shared
+                .u64(shared_offset::EVTCHN_PENDING + word)
+                .store(self.source.word(), SeqCst),
+            4 => info
+                .u64(self.source.below(8) as usize * 8)
+                .store(self.source.word(), SeqCst),
+            _ => {
+                info.u8(vcpu_offset::EVTCHN_UPCALL_PENDING).store(0, SeqCst);
+                info.u64(vcpu_offset::EVTCHN_PENDING_SEL).store(0, SeqCst);
+                shared
+                    .u64(shared_offset::EVTCHN_PENDING + word)
+                    .store(0, SeqCst);
+                info.u8(vcpu_offset::EVTCHN_UPCALL_MASK).store(0, SeqCst);
+            }
+        }
+    }
+}

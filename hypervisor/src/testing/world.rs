@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A machine with two domains, and the ways in and out of the hypervisor that the entry stubs take on the real one.
+
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use arch::cpu::{self, Work};
+use arch::entry::Idle;
+use arch::hosted::Machine;
+use arch::machine::MachineEnd;
+use arch::{CpuId, Regs, entry};
+use hypercalls::memory::{E820Entry, E820Type};
+use hypercalls::mmu::{MmuextCmd, MmuextOp};
+use hypercalls::shared_info::vcpu_offset;
+use hypercalls::vcpu::VcpuOp;
+use hypercalls::vm_assist::VmAssistType;
+use hypercalls::{DomId, HypercallNr};
+use zerocopy::IntoBytes;
+
+use super::guest::{self, CALL, Guest, HANDLER, TABLES, VCPUS, args_of, va};
+use super::vcpus;
+use super::{audit, end};
+use crate::create::Config;
+use crate::emulate::io::PortSet;
+use crate::io_rights::{IoRights, message_range};
+use crate::vcpu::Vcpu;
+use crate::{
+    bounce, console, current, dispatch, domain, events, host, machine_map, schedule, timers,
+};
+
+/// Frames of the machine.
+const FRAMES: u64 = 512;
+/// More round trips than the way back to a guest ever takes.
+const MANY: usize = 1000;
+
+/// A machine with dom0 and one unprivileged domain.
+#[derive(Debug)]
+pub struct World {
+    /// The domains, dom0 first.
+    pub guests: Vec<Guest>,
+    /// CPUs of the machine.
+    pub cpus: u16,
+    /// How the machine ended, if it has.
+    pub end: Option<MachineEnd>,
+    /// Last, so that everything else goes while the machine is there.
+    _machine: Option<Machine>,
+}
+
+/// Starts a machine and forgets everything that belonged to the one before.
+pub fn new_machine(frames: u64, cpus: u16) -> Machine {
+    let machine = mm::hosted::boot(frames, usize::from(cpus));
+    // Left behind by a test that failed: their frames are another machine's.
+    core::mem::forget((
+        domain::take_all(),
+        schedule::take_all(),
+        host::take_dummy_info(),
+    ));
+    timers::forget_all();
+    // What was typed on another machine.
+    let _ = console::read_input(usize::MAX, |_, _| Ok(()));
+    let ram = E820Entry {
+        addr: 0,
+        size: frames << 12,
+        kind: E820Type::RAM,
+    };
+    machine_map::MACHINE_MAP.call_once(|| alloc::vec![ram]);
+    let _ = host::dummy_info();
+    machine
+}
+
+/// Brings the CPUs of a machine whose domains are built into the scheduler. This thread plays CPU 0 afterwards.
+pub fn start_cpus(cpus: u16) {
+    for n in (0..cpus).rev() {
+        cpu::set_this_cpu(CpuId(n));
+        schedule::cpu_online(CpuId(n));
+    }
+}
+
+/// What dom0 may do with devices: everything but the interrupt controllers, which it may look at.
+fn dom0_rights() -> IoRights {
+    let ports = PortSet::hardware_domain(Some(0x608)).expect("memory");
+    IoRights::dom0(
+        &[message_range(), 0xfec00..=0xfec00],
+        &[0xfed00..=0xfed00],
+        ports,
+    )
+    .expect("memory")
+}
+
+impl World {
+    /// Builds the domains; their first vCPUs are ready to run.
+    ///
+    /// # Panics
+    /// When they cannot be built.
+    pub fn new(cpus: u16) -> Self {
+        let machine = new_machine(FRAMES, cpus);
+        let guests = [0, 1].map(|n: u16| {
+            let config = Config {
+                id: DomId(n),
+                privileged: n == 0,
+                vcpus: VCPUS,
+                max_pages: guest::FRAMES as u64 + 8,
+                io: if n == 0 {
+                    dom0_rights()
+                } else {
+                    IoRights::none()
+                },
+            };
+            Guest::build(config).expect("the machine has memory, and the tables are valid")
+        });
+        start_cpus(cpus);
+        Self {
+            guests: guests.into(),
+            cpus,
+            end: None,
+            _machine: Some(machine),
+        }
+    }
+
+    /// Lets both kernels do what kernels do first: register handlers, start the second vCPU.
+    ///
+    /// # Panics
+    /// When a call fails, or a kernel never gets its turn.
+    pub fn boot_kernels(&mut self) {
+        let mut waits = [true; 2];
+        for n in 0..MANY as u16 {
+            self.go_to(n % self.cpus);
+            entry::take_interrupts();
+            if let Some(vcpu) = self.go_back() {
+                let waits = &mut waits[usize::from(vcpu.domid.0)];
+                if vcpu.id.0 == 0 && core::mem::take(waits) {
+                    self.boot_kernel(vcpu);
+                }
+            }
+            if waits == [false; 2] {
+                return;
+            }
+            arch::time::advance(20_000_000);
+        }
+        panic!("a kernel never gets its turn");
+    }
+
+    fn boot_kernel(&mut self, vcpu: &Vcpu) {
+        let args = va(args_of(vcpu.id));
+        let put =
+            |bytes: &[u8]| assert!(guest::write(args, bytes), "the arguments' page is mapped");
+        put(vcpus::trap_table().as_slice().as_bytes());
+        assert_eq!(
+            self.call(HypercallNr::SET_TRAP_TABLE, [args, 0, 0, 0, 0]),
+            0
+        );
+        assert_eq!(self.call(HypercallNr::SET_CALLBACKS, [HANDLER; 5]), 0);
+        let writable_tables = [0, u64::from(VmAssistType::WRITABLE_PAGETABLES.0), 0, 0, 0];
+        assert_eq!(self.call(HypercallNr::VM_ASSIST, writable_tables), 0);
+        let root = self.guests[usize::from(vcpu.domid.0)].p2m[TABLES[4]];
+        put(MmuextOp {
+            cmd: MmuextCmd::NEW_USER_BASEPTR,
+            arg1: root.0,
+            ..MmuextOp::default()
+        }
+        .as_bytes());
+        assert_eq!(
+            self.call(
+                HypercallNr::MMUEXT_OP,
+                [args, 1, 0, u64::from(DomId::SELF.0), 0]
+            ),
+            0
+        );
+        let context = vcpus::second_context(&self.guests[usize::from(vcpu.domid.0)]);
+        put(context.as_bytes());
+        for op in [VcpuOp::INITIALISE, VcpuOp::UP] {
+            assert_eq!(
+                self.call(HypercallNr::VCPU_OP, [u64::from(op.0), 1, args, 0, 0]),
+                0
+            );
+        }
+    }
+
+    /// Lets this thread play another CPU.
+    pub fn go_to(&self, cpu: u16) {
+        cpu::set_this_cpu(CpuId(cpu));
+    }
+
+    /// Does what `f` does, and finds out whether that was the end of the machine.
+    pub fn guarded<T>(&mut self, f: impl FnOnce() -> T) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(f)) {
+            Ok(value) => Some(value),
+            Err(payload) => {
+                match payload.downcast_ref::<MachineEnd>() {
+                    Some(end) => self.end = Some(*end),
+                    None => resume_unwind(payload),
+                }
+                None
+            }
+        }
+    }
+
+    /// Goes the way back to a guest on this CPU: work is done until none is left. Returns the vCPU that runs then, `None`
+    /// when the CPU idles or the machine is at its end.
+    ///
+    /// # Panics
+    /// When the way back never ends.
+    pub fn go_back(&mut self) -> Option<&'static Vcpu> {
+        for _ in 0..MANY {
+            let current = current::vcpu();
+            let is_idle = match current {
+                Some(vcpu) if !cpu::has_work() => {
+                    if !is_event_due(vcpu) {
+                        return current;
+                    }
+                    self.guarded(|| entry::with_frame(|regs| bounce::event(vcpu, regs)))?;
+                    false
+                }
+                _ => self.guarded(work)?,
+            };
+            if is_idle {
+                return None;
+            }
+        }
+        let vcpu = current::vcpu().map(|v| (v.domid, v.id, v.runnable()));
+        panic!(
+            "the way back to the guest does not end: {:?} on {vcpu:?}",
+            cpu::take_work()
+        );
+    }
+
+    /// Makes the current vCPU's kernel execute one SYSCALL. The registers say afterwards what came of it.
+    pub fn syscall(&mut self, vcpu: &Vcpu, number: u64, args: [u64; 5]) {
+        entry::with_frame(|regs| {
+            (regs.rax, regs.rip, regs.rcx, regs.vector) =
+                (number, CALL + 2, CALL + 2, entry::VECTOR_SYSCALL);
+            [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8] = args;
+        });
+        self.repeat_syscall(vcpu);
+    }
+
+    /// Makes the current vCPU's kernel execute the SYSCALL at which its instruction pointer is, registers as they are.
+    pub fn repeat_syscall(&mut self, vcpu: &Vcpu) {
+        self.guarded(|| {
+            entry::with_frame(|regs| {
+                regs.rip = CALL + 2;
+                dispatch::hypercall(vcpu, regs);
+            });
+        });
+    }
+
+    /// Makes a hypercall as the vCPU that runs on this CPU, and goes back to it as often as it is cut short.
+    ///
+    /// # Panics
+    /// When another vCPU runs, or the machine is at its end.
+    pub fn call(&mut self, number: HypercallNr, args: [u64; 5]) -> i64 {
+        let vcpu = self.go_back().expect("a vCPU runs");
+        self.syscall(vcpu, number.0, args);
+        while entry::with_frame(|regs| regs.rip) == CALL {
+            let now = self.go_back().expect("a vCPU runs");
+            assert!(core::ptr::eq(now, vcpu), "the vCPU that called still runs");
+            self.repeat_syscall(vcpu);
+        }
+        entry::with_frame(|regs| regs.rax).cast_signed()
+    }
+
+    /// Lets the CPU take an exception in the guest's name.
+    pub fn exception(&mut self, vector: u32, code: u32) {
+        self.guarded(|| {
+            entry::with_frame(|regs| {
+                (regs.vector, regs.error_code) = (vector, code);
+                crate::traps::guest_exception(regs);
+            });
+        });
+    }
+
+    /// Returns a copy of the registers of the guest on this CPU.
+    pub fn registers(&self) -> Regs {
+        entry::with_frame(|regs| *regs)
+    }
+
+    /// Makes sure that some vCPU can run: when all CPUs idle, time passes until a timer fires, or something comes from
+    /// outside.
+    pub fn disturb(&self) {
+        let deadlines = (0..self.cpus).filter_map(|n| arch::timer::deadline(CpuId(n)));
+        if let Some(first) = deadlines.min() {
+            arch::time::wait_until(first);
+            return;
+        }
+        for vcpu in self.guests.iter().flat_map(|g| &g.domain.vcpus) {
+            if vcpu.status.polling.load(Relaxed) {
+                schedule::wake_poller(vcpu);
+            }
+            if vcpu.status.blocked.load(Relaxed) {
+                events::mark_pending(vcpu);
+                schedule::kick(vcpu);
+            }
+        }
+        cpu::raise_here(Work::SCHEDULE);
+    }
+
+    /// Checks every rule.
+    ///
+    /// # Panics
+    /// When one is broken.
+    pub fn check(&self) {
+        if let Err(broken) = audit::check(&self.guests, self.cpus) {
+            panic!("{broken}");
+        }
+    }
+
+    /// Ends the machine's life: the domains are torn down, and every frame must come back.
+    ///
+    /// # Panics
+    /// When a rule is broken, or something is left behind.
+    pub fn finish(mut self) {
+        for n in 0..self.cpus {
+            self.go_to(n);
+            end::unload();
+        }
+        cpu::preempt_after(None);
+        for guest in &self.guests {
+            end::relinquish(&guest.domain);
+        }
+        drop((
+            schedule::take_all(),
+            domain::take_all(),
+            host::take_dummy_info(),
+        ));
+        timers::forget_all();
+        self.guests.clear();
+        let (free, total) = (mm::buddy::free_frames(), mm::buddy::total_frames());
+        assert_eq!(
+            free + 1,
+            total,
+            "every frame but the reserved one has come back"
+        );
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Not finished, most likely because a test failed: nothing may touch the frames of a machine that is gone.
+        core::mem::forget(core::mem::take(&mut self.guests));
+    }
+}
+
+/// Does work on the way back to a guest; true when there is no guest to go back to.
+fn work() -> bool {
+    match catch_unwind(|| entry::with_frame(crate::traps::exit_work)) {
+        Ok(()) => false,
+        Err(payload) if payload.is::<Idle>() => true,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+/// True when the exit path finds an event pending and not masked.
+fn is_event_due(vcpu: &Vcpu) -> bool {
+    let info = vcpu.vcpu_info();
+    let byte = |at| info.u8(at).load(Relaxed);
+    byte(vcpu_offset::EVTCHN_UPCALL_PENDING) != 0 && byte(vcpu_offset::EVTCHN_UPCALL_MASK) == 0
+}

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The hypervisor as a process: domains are built, their kernels call, and every rule is checked after each step.
+
+mod random;
