@@ -130,7 +130,7 @@ pub fn hardware() -> Option<Arc<Domain>> {
 }
 
 /// Calls `f` for every domain, in ascending order of their numbers.
-pub fn for_each(mut f: impl FnMut(&Arc<Domain>)) {
+pub fn for_each(f: impl FnMut(&Arc<Domain>)) {
     let all: alloc::vec::Vec<_> = DOMAINS.read().values().cloned().collect();
-    all.iter().for_each(|d| f(d));
+    all.iter().for_each(f);
 }

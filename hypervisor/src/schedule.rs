@@ -26,7 +26,9 @@ use crate::vcpu::Vcpu;
 use crate::{current, rank, time, timers};
 
 static SCHEDULER: spin::once::Once<Lock<Scheduler>, arch::sync::Relax> = spin::once::Once::new();
-static UNITS: spin::rwlock::RwLock<Vec<Option<(Arc<Domain>, VcpuId)>>, arch::sync::Relax> = spin::rwlock::RwLock::new(Vec::new());
+/// Which vCPU each unit is.
+type Units = Vec<Option<(Arc<Domain>, VcpuId)>>;
+static UNITS: spin::rwlock::RwLock<Units, arch::sync::Relax> = spin::rwlock::RwLock::new(Vec::new());
 static SLICE_END: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
 
 fn scheduler() -> &'static Lock<Scheduler> {

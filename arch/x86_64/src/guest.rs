@@ -132,12 +132,12 @@ pub fn read<T: zerocopy::FromBytes + zerocopy::IntoBytes>(src: GuestVa) -> Resul
     let mut value = MaybeUninit::<T>::uninit();
     let to = value.as_mut_ptr() as u64;
     let failed: u32;
-    if size_of::<T>() % 8 == 0 {
+    if size_of::<T>().is_multiple_of(8) {
         // SAFETY: as in `copy_from`, into memory of the value's size; DF is clear in Rust code.
         unsafe {
             access!("rep movsq", failed, inout("rcx") size_of::<T>() / 8 => _, inout("rdi") to => _, inout("rsi") src.0 => _);
         }
-    } else if size_of::<T>() % 4 == 0 {
+    } else if size_of::<T>().is_multiple_of(4) {
         // SAFETY: as above.
         unsafe {
             access!("rep movsd", failed, inout("rcx") size_of::<T>() / 4 => _, inout("rdi") to => _, inout("rsi") src.0 => _);

@@ -71,8 +71,8 @@ pub fn root() -> Mfn {
 
 /// Returns the 16 L4 entries that every guest L4 carries.
 pub fn hypervisor_slots() -> [u64; layout::SLOTS] {
-    // SAFETY: the root is RAM, mapped, and accessed only as atomics.
     core::array::from_fn(|i| {
+        // SAFETY: the root is RAM, mapped, and accessed only as atomics.
         unsafe { phys::entry(root(), layout::FIRST_SLOT + i) }.load(Ordering::Relaxed)
     })
 }

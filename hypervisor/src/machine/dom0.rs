@@ -66,11 +66,11 @@ fn rights(info: &BootInfo, platform: &Platform) -> Result<IoRights, Errno> {
     denied.push(page(platform.lapic_base));
     denied.push(message_range());
     denied.extend(hypertransport());
-    denied.extend(platform.ioapics.iter().map(|io| page(u64::from(io.maddr))));
+    denied.extend(platform.ioapics.iter().map(|io| page(io.maddr)));
     let unusable = info.memory.iter().filter(|r| r.kind == RegionKind::Unusable && r.start >= 1 << 20);
     denied.extend(unusable.map(|r| (r.start >> 12)..=((r.end - 1) >> 12)).take(60));
     let com1 = super::command_line_options().com1.io_base;
-    let mut ports = PortSet::hardware_domain(platform.pm_timer.map(|t| t.port as u16))?;
+    let mut ports = PortSet::hardware_domain(platform.pm_timer.map(|t| t.port))?;
     ports.remove(com1..=com1 + 7)?;
     let read_only = platform.hpet_base.map(page);
     IoRights::dom0(&denied, read_only.as_slice(), ports)

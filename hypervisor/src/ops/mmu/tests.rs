@@ -133,7 +133,7 @@ fn tables_of_another_domain() {
     let (controller, other) = (&*world.controller, &*world.other);
     let table = l1_table(other);
     let (mine, theirs) = (frame(controller), frame(other));
-    let slot = |n: u64| Maddr(table.maddr().0 | n * 8);
+    let slot = |n: u64| Maddr(table.maddr().0 + n * 8);
     let entry = |mfn: Mfn| mfn.maddr().0 | TABLE;
 
     let both = tables_of(OTHER, OTHER);
