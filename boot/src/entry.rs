@@ -13,10 +13,7 @@
 //! The boot page tables map, all writable and executable: the first 4 GiB at 0 and at the direct map, and the first
 //! [`IMAGE_MAPPED`] bytes from physical 2 MiB at the address the image is linked at. They hold no global entries.
 //! `magic` is always the multiboot2 one: with any other the entry has printed why and halted.
-#![expect(
-    unsafe_code,
-    reason = "symbols defined in assembly are read by address"
-)]
+#![expect(unsafe_code, reason = "symbols defined in assembly are read by address")]
 
 use crate::info::{Error, total_size};
 use core::arch::global_asm;
@@ -290,10 +287,7 @@ pub fn boot_cr3() -> u64 {
 /// The stack that `xenith_start` was called on: its lowest address, and the address behind its highest byte.
 #[must_use]
 pub fn boot_stack() -> (usize, usize) {
-    (
-        (&raw const xenith_boot_stack).addr(),
-        (&raw const xenith_boot_stack_top).addr(),
-    )
+    ((&raw const xenith_boot_stack).addr(), (&raw const xenith_boot_stack_top).addr())
 }
 
 /// The machine addresses that the image takes up, `.bss` and all.

@@ -39,15 +39,10 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Magic(found) => write!(
-                f,
-                "not started by a multiboot2 loader: magic {found:#x}, expected {:#x}",
-                multiboot2::MAGIC
-            ),
-            Self::Size(size) => write!(
-                f,
-                "the loader's boot information is damaged: it claims {size} bytes"
-            ),
+            Self::Magic(found) => {
+                write!(f, "not started by a multiboot2 loader: magic {found:#x}, expected {:#x}", multiboot2::MAGIC)
+            }
+            Self::Size(size) => write!(f, "the loader's boot information is damaged: it claims {size} bytes"),
             Self::NoMemoryMap => write!(f, "the loader gave no memory map"),
             Self::NoMemory => write!(f, "the loader's memory map names no usable memory"),
         }
@@ -86,31 +81,21 @@ pub enum Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Truncated { length } => write!(
-                f,
-                "a command line of {length} bytes is too long and was cut; up to {MAX_LINE} bytes are kept"
-            ),
-            Self::TooManyModules => write!(
-                f,
-                "more than {MAX_MODULES} modules were loaded; the rest is ignored"
-            ),
-            Self::TooManyRegions => write!(
-                f,
-                "the memory map has more than {} regions; the rest is ignored",
-                memory_map::MAX_REGIONS
-            ),
-            Self::ModuleBackwards { start, end } => write!(
-                f,
-                "a module at {start:#x} ends at {end:#x}, before it starts; it is ignored"
-            ),
+            Self::Truncated { length } => {
+                write!(f, "a command line of {length} bytes is too long and was cut; up to {MAX_LINE} bytes are kept")
+            }
+            Self::TooManyModules => write!(f, "more than {MAX_MODULES} modules were loaded; the rest is ignored"),
+            Self::TooManyRegions => {
+                write!(f, "the memory map has more than {} regions; the rest is ignored", memory_map::MAX_REGIONS)
+            }
+            Self::ModuleBackwards { start, end } => {
+                write!(f, "a module at {start:#x} ends at {end:#x}, before it starts; it is ignored")
+            }
             Self::OnlyBasicMemory => {
                 write!(f, "the loader gave no memory map, only the memory's size")
             }
             Self::BadTag(kind) => write!(f, "boot information tag {kind} is damaged"),
-            Self::BadRsdp => write!(
-                f,
-                "the loader's copy of the ACPI root pointer is damaged; it is ignored"
-            ),
+            Self::BadRsdp => write!(f, "the loader's copy of the ACPI root pointer is damaged; it is ignored"),
         }
     }
 }
@@ -195,11 +180,7 @@ pub struct BootInfo {
 /// [`Error::Size`] with what it claims.
 pub fn total_size(header: [u8; 4]) -> Result<usize, Error> {
     let size = u32::from_le_bytes(header) as usize;
-    if (16..=MAX_INFO).contains(&size) {
-        Ok(size)
-    } else {
-        Err(Error::Size(size))
-    }
+    if (16..=MAX_INFO).contains(&size) { Ok(size) } else { Err(Error::Size(size)) }
 }
 
 impl Default for BootInfo {
@@ -268,10 +249,7 @@ impl BootInfo {
 
     /// Copies a NUL-terminated string. Bytes that are not UTF-8 become question marks.
     fn keep(&mut self, payload: &[u8]) -> Option<Span> {
-        let length = payload
-            .iter()
-            .position(|b| *b == 0)
-            .unwrap_or(payload.len());
+        let length = payload.iter().position(|b| *b == 0).unwrap_or(payload.len());
         let room = MAX_LINE.min(self.text.remaining_capacity());
         if length > room {
             self.warn(Warning::Truncated { length });
@@ -308,11 +286,7 @@ impl BootInfo {
             return Some(());
         }
         let cmdline = self.keep(payload.get(8..)?)?;
-        self.modules.push(Module {
-            start: start.into(),
-            end: end.into(),
-            cmdline,
-        });
+        self.modules.push(Module { start: start.into(), end: end.into(), cmdline });
         Some(())
     }
 
@@ -337,11 +311,7 @@ impl BootInfo {
         Some(())
     }
 
-    fn settle_memory(
-        &mut self,
-        mut raw: Regions,
-        basic: Option<[MemRegion; 2]>,
-    ) -> Result<(), Error> {
+    fn settle_memory(&mut self, mut raw: Regions, basic: Option<[MemRegion; 2]>) -> Result<(), Error> {
         if raw.is_empty() {
             raw.extend(basic.ok_or(Error::NoMemoryMap)?);
             self.warn(Warning::OnlyBasicMemory);
@@ -379,9 +349,7 @@ impl BootInfo {
             let whole = |r: &MemRegion| r.start <= page.start && page.end <= r.end;
             let usable = |r: &MemRegion| r.kind == RegionKind::Usable && whole(r);
             let clash = |t: &Range<u64>| t.start < page.end && page.start < t.end;
-            self.memory.iter().any(usable)
-                && !taken.iter().any(clash)
-                && !modules.clone().any(|m| clash(&m))
+            self.memory.iter().any(usable) && !taken.iter().any(clash) && !modules.clone().any(|m| clash(&m))
         };
         (1..0xa0).rev().map(|n| n * PAGE).find(|p| free(*p))
     }
@@ -450,13 +418,7 @@ fn basic_memory(payload: &[u8]) -> Option<[MemRegion; 2]> {
     let kind = RegionKind::Usable;
     let low = u64::from(u32_at(payload, 0)?) << 10;
     let high = u64::from(u32_at(payload, 4)?) << 10;
-    Some(
-        [(0, low.min(0xa_0000)), (1 << 20, (1 << 20) + high)].map(|(start, end)| MemRegion {
-            start,
-            end,
-            kind,
-        }),
-    )
+    Some([(0, low.min(0xa_0000)), (1 << 20, (1 << 20) + high)].map(|(start, end)| MemRegion { start, end, kind }))
 }
 
 fn framebuffer(payload: &[u8]) -> Option<Framebuffer> {

@@ -50,8 +50,8 @@ fn module(start: u32, end: u32, line: &[u8]) -> Vec<u8> {
 #[test]
 fn what_the_crate_builds() {
     use multiboot2::{
-        BootLoaderNameTag, Builder, CommandLineTag, EFISdt64Tag, MaybeDynSized, MemoryArea,
-        MemoryAreaType, MemoryMapTag, ModuleTag,
+        BootLoaderNameTag, Builder, CommandLineTag, EFISdt64Tag, MaybeDynSized, MemoryArea, MemoryAreaType,
+        MemoryMapTag, ModuleTag,
     };
     let built = Builder::new()
         .bootloader(BootLoaderNameTag::new("GRUB 2.06-13+deb12u1"))
@@ -61,38 +61,21 @@ fn what_the_crate_builds() {
             MemoryArea::new(0, 0x9_fc00, MemoryAreaType::Available),
             MemoryArea::new(0x9_fc00, 0x400, MemoryAreaType::Reserved),
         ]))
-        .add_module(ModuleTag::new(
-            0x100_0000,
-            0x180_0000,
-            "placeholder root=/dev/sda ro",
-        ))
+        .add_module(ModuleTag::new(0x100_0000, 0x180_0000, "placeholder root=/dev/sda ro"))
         .add_module(ModuleTag::new(0x180_0000, 0x200_0000, ""))
         .efi64(EFISdt64Tag::new(0x7abc_d018))
         .build();
     let mut info = fresh();
-    info.parse(multiboot2::MAGIC, built.as_bytes().as_ref())
-        .unwrap();
+    info.parse(multiboot2::MAGIC, built.as_bytes().as_ref()).unwrap();
     assert_eq!(info.loader(), "GRUB 2.06-13+deb12u1");
     assert_eq!(info.cmdline(), "placeholder com1=115200");
     assert_eq!(info.memory.len(), 3);
     assert_eq!(info.memory[1].kind, RegionKind::Reserved);
     assert_eq!(info.modules.len(), 2);
-    assert_eq!(
-        (info.modules[0].start, info.modules[0].end),
-        (0x100_0000, 0x180_0000)
-    );
+    assert_eq!((info.modules[0].start, info.modules[0].end), (0x100_0000, 0x180_0000));
     assert_eq!(info.module_cmdline(&info.modules[1]), "");
-    assert_eq!(
-        info.dom0_cmdline(&info.modules[0]).as_str(),
-        "placeholder root=/dev/sda ro quiet"
-    );
-    assert_eq!(
-        info.efi,
-        Some(Efi {
-            system_table: 0x7abc_d018,
-            wide: true
-        })
-    );
+    assert_eq!(info.dom0_cmdline(&info.modules[0]).as_str(), "placeholder root=/dev/sda ro quiet");
+    assert_eq!(info.efi, Some(Efi { system_table: 0x7abc_d018, wide: true }));
     assert!(info.warnings.is_empty(), "{:?}", info.warnings);
 }
 
@@ -101,14 +84,10 @@ fn basic_memory_is_the_fallback() {
     let mut meminfo = Vec::from(639_u32.to_le_bytes());
     meminfo.extend((63_u32 << 10).to_le_bytes());
     let mut info = fresh();
-    info.parse(multiboot2::MAGIC, &block(&[(4, &meminfo)]))
-        .unwrap();
+    info.parse(multiboot2::MAGIC, &block(&[(4, &meminfo)])).unwrap();
     assert_eq!(info.memory.len(), 2);
     assert_eq!(info.memory[1].end, 64 << 20);
-    assert_eq!(
-        info.warnings.as_slice(),
-        [Warning::OnlyBasicMemory].as_slice()
-    );
+    assert_eq!(info.warnings.as_slice(), [Warning::OnlyBasicMemory].as_slice());
 }
 
 #[test]
@@ -120,10 +99,7 @@ fn errors_name_what_is_wrong() {
     assert_eq!(parse(multiboot2::MAGIC, &[]), Err(Error::Size(0)));
     assert_eq!(parse(multiboot2::MAGIC, &empty[..8]), Err(Error::Size(16)));
     let reserved = mmap(&[(0, 1 << 20, 2)]);
-    assert_eq!(
-        parse(multiboot2::MAGIC, &block(&[(6, &reserved)])),
-        Err(Error::NoMemory)
-    );
+    assert_eq!(parse(multiboot2::MAGIC, &block(&[(6, &reserved)])), Err(Error::NoMemory));
 }
 
 #[test]
@@ -132,29 +108,17 @@ fn long_lines_are_cut_and_said_so() {
     let fits = "x ".repeat(2048);
     let long = module(0x1000, 0x2000, "é".repeat(5000).as_bytes());
     let mut info = fresh();
-    let bytes = block(&[
-        (2, b"GRUB 2.12\0"),
-        (1, fits.as_bytes()),
-        (3, &long),
-        (6, &map),
-    ]);
+    let bytes = block(&[(2, b"GRUB 2.12\0"), (1, fits.as_bytes()), (3, &long), (6, &map)]);
     info.parse(multiboot2::MAGIC, &bytes).unwrap();
     assert_eq!(info.cmdline(), fits);
     assert_eq!(info.module_cmdline(&info.modules[0]).len(), MAX_LINE);
-    assert_eq!(
-        info.warnings.as_slice(),
-        [Warning::Truncated { length: 10000 }].as_slice()
-    );
+    assert_eq!(info.warnings.as_slice(), [Warning::Truncated { length: 10000 }].as_slice());
     assert!(info.dom0_cmdline(&info.modules[0]).len() >= MAX_LINE);
 }
 
 #[test]
 fn low_pages() {
-    let map = mmap(&[
-        (0, 0x9_fc00, 1),
-        (0x9_fc00, 0x400, 2),
-        (1 << 20, 1 << 26, 1),
-    ]);
+    let map = mmap(&[(0, 0x9_fc00, 1), (0x9_fc00, 0x400, 2), (1 << 20, 1 << 26, 1)]);
     let low = module(0x9_9000, 0x9_d001, b"low");
     let mut info = fresh();
     let bytes = block(&[(6, &map), (3, &low)]);
@@ -186,10 +150,7 @@ fn bad_tags_are_left_out() {
     assert_eq!(
         info.warnings.as_slice(),
         [
-            Warning::ModuleBackwards {
-                start: 0x2000,
-                end: 0x1000
-            },
+            Warning::ModuleBackwards { start: 0x2000, end: 0x1000 },
             Warning::BadTag(3),
             Warning::BadRsdp,
             Warning::BadTag(8),
@@ -216,10 +177,7 @@ fn too_much_of_everything() {
 
 #[test]
 fn arbitrary_bytes_never_panic() {
-    let seed = std::env::var("XENITH_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(0x1234_5678_u64);
+    let seed = std::env::var("XENITH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0x1234_5678_u64);
     std::println!("XENITH_SEED={seed}");
     let mut state = seed | 1;
     let mut next = || {
@@ -229,13 +187,7 @@ fn arbitrary_bytes_never_panic() {
         state
     };
     let map = mmap(&[(0, 1 << 30, 1), (u64::MAX - 5, 100, 2)]);
-    let good = block(&[
-        (1, b"a b c\0"),
-        (3, &module(1, 2, b"m")),
-        (6, &map),
-        (8, &[1; 40]),
-        (15, &sample(2)),
-    ]);
+    let good = block(&[(1, b"a b c\0"), (3, &module(1, 2, b"m")), (6, &map), (8, &[1; 40]), (15, &sample(2))]);
     for _ in 0..3000 {
         let mut bytes = good.clone();
         for _ in 0..1 + next() % 6 {

@@ -76,13 +76,7 @@ pub struct MemRegion {
 
 impl fmt::Display for MemRegion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:#014x}-{:#014x} {}",
-            self.start,
-            self.end - 1,
-            self.kind
-        )
+        write!(f, "{:#014x}-{:#014x} {}", self.start, self.end - 1, self.kind)
     }
 }
 
@@ -121,9 +115,7 @@ pub fn sanitise(raw: &Regions) -> (Regions, bool) {
 #[must_use]
 pub fn usable_bytes(regions: &[MemRegion]) -> u64 {
     let usable = regions.iter().filter(|r| r.kind == RegionKind::Usable);
-    usable.fold(0, |sum, r| {
-        sum.saturating_add(r.end.saturating_sub(r.start))
-    })
+    usable.fold(0, |sum, r| sum.saturating_add(r.end.saturating_sub(r.start)))
 }
 
 #[cfg(test)]
@@ -145,21 +137,15 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        assert_eq!(
-            sanitise(&raw).0.as_slice(),
-            [region(0, 0x3000, Usable)].as_slice()
-        );
+        assert_eq!(sanitise(&raw).0.as_slice(), [region(0, 0x3000, Usable)].as_slice());
     }
 
     #[test]
     fn the_cautious_kind_wins() {
-        let raw: Regions = [
-            region(0, 0x10000, Usable),
-            region(0x4000, 0x6000, Reserved),
-            region(0x5000, 0x7000, AcpiNvs),
-        ]
-        .into_iter()
-        .collect();
+        let raw: Regions =
+            [region(0, 0x10000, Usable), region(0x4000, 0x6000, Reserved), region(0x5000, 0x7000, AcpiNvs)]
+                .into_iter()
+                .collect();
         assert_eq!(
             sanitise(&raw).0.as_slice(),
             [
@@ -174,10 +160,7 @@ mod tests {
 
     #[test]
     fn random_maps_agree_with_a_table_of_bytes() {
-        let seed = std::env::var("XENITH_SEED")
-            .ok()
-            .and_then(|s| s.parse().ok())
-            .unwrap_or(0x9e37_79b9_u64);
+        let seed = std::env::var("XENITH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0x9e37_79b9_u64);
         std::println!("XENITH_SEED={seed}");
         let mut state = seed | 1;
         let mut next = |n: u64| {
@@ -200,9 +183,9 @@ mod tests {
             let (out, lost) = sanitise(&raw);
             assert!(!lost);
             assert!(out.iter().all(|r| r.start < r.end));
-            assert!(out.windows(2).all(
-                |w| w[0].end < w[1].start || (w[0].end == w[1].start && w[0].kind != w[1].kind)
-            ));
+            assert!(
+                out.windows(2).all(|w| w[0].end < w[1].start || (w[0].end == w[1].start && w[0].kind != w[1].kind))
+            );
             for (at, cell) in model.iter().enumerate() {
                 let at = at as u64;
                 let found = out.iter().find(|r| r.start <= at && at < r.end);
@@ -214,9 +197,7 @@ mod tests {
     #[test]
     fn full_maps_say_what_was_lost() {
         // Every other region lies within its neighbour: twice as many edges as there is room for regions.
-        let mut raw: Regions = (0..255)
-            .map(|i| region(i * 100 + 10, i * 100 + 20, Reserved))
-            .collect();
+        let mut raw: Regions = (0..255).map(|i| region(i * 100 + 10, i * 100 + 20, Reserved)).collect();
         raw.push(region(0, 1 << 40, Usable));
         let (out, lost) = sanitise(&raw);
         assert!(lost);

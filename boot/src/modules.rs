@@ -70,13 +70,7 @@ pub struct Roles {
 /// Gives the modules their roles.
 #[must_use]
 pub fn assign(kinds: &[ModuleKind]) -> Roles {
-    let find = |wanted| {
-        kinds
-            .iter()
-            .skip(1)
-            .position(|k| *k == wanted)
-            .map(|i| i + 1)
-    };
+    let find = |wanted| kinds.iter().skip(1).position(|k| *k == wanted).map(|i| i + 1);
     Roles {
         kernel: (!kinds.is_empty()).then_some(0),
         initrd: find(ModuleKind::Archive).or_else(|| find(ModuleKind::Unknown)),
@@ -114,17 +108,8 @@ mod tests {
         assert_eq!(assign(&[Unknown]), roles(Some(0), None));
         assert_eq!(assign(&[Kernel, Archive]), roles(Some(0), Some(1)));
         assert_eq!(assign(&[Archive, Archive]), roles(Some(0), Some(1)));
-        assert_eq!(
-            assign(&[Kernel, Microcode, XsmPolicy]),
-            roles(Some(0), None)
-        );
-        assert_eq!(
-            assign(&[Kernel, Unknown, XsmPolicy, Archive]),
-            roles(Some(0), Some(3))
-        );
-        assert_eq!(
-            assign(&[Kernel, Microcode, Unknown]),
-            roles(Some(0), Some(2))
-        );
+        assert_eq!(assign(&[Kernel, Microcode, XsmPolicy]), roles(Some(0), None));
+        assert_eq!(assign(&[Kernel, Unknown, XsmPolicy, Archive]), roles(Some(0), Some(3)));
+        assert_eq!(assign(&[Kernel, Microcode, Unknown]), roles(Some(0), Some(2)));
     }
 }

@@ -89,20 +89,11 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             com1: Com1::default(),
-            console: Consoles {
-                com1: true,
-                vga: true,
-            },
+            console: Consoles { com1: true, vga: true },
             dom0_mem: Dom0Mem::default(),
             dom0_max_vcpus: Dom0Vcpus::default(),
-            loglvl: Levels {
-                always: Level::Info,
-                limited: Level::Info,
-            },
-            guest_loglvl: Levels {
-                always: Level::None,
-                limited: Level::Warning,
-            },
+            loglvl: Levels { always: Level::Info, limited: Level::Info },
+            guest_loglvl: Levels { always: Level::None, limited: Level::Warning },
             noreboot: false,
             sync_console: false,
             maxcpus: None,
@@ -116,11 +107,7 @@ impl Options {
     /// The most CPUs to bring up, of `present` ones: at least one.
     #[must_use]
     pub fn cpu_limit(&self, present: u32) -> u32 {
-        let limit = if self.nosmp {
-            1
-        } else {
-            self.maxcpus.unwrap_or(u32::MAX)
-        };
+        let limit = if self.nosmp { 1 } else { self.maxcpus.unwrap_or(u32::MAX) };
         present.min(limit).max(1)
     }
 }
@@ -169,14 +156,12 @@ impl fmt::Display for Complaint<'_> {
             Problem::NotImplemented => {
                 write!(f, "option \"{word}\" is not implemented; it has no effect")
             }
-            Problem::Malformed { accepted } => write!(
-                f,
-                "option \"{word}\" is malformed and ignored; accepted is {accepted}"
-            ),
-            Problem::PartNotImplemented { accepted } => write!(
-                f,
-                "option \"{word}\" asks for what is not implemented and is ignored; accepted is {accepted}"
-            ),
+            Problem::Malformed { accepted } => {
+                write!(f, "option \"{word}\" is malformed and ignored; accepted is {accepted}")
+            }
+            Problem::PartNotImplemented { accepted } => {
+                write!(f, "option \"{word}\" asks for what is not implemented and is ignored; accepted is {accepted}")
+            }
         }
     }
 }
@@ -216,25 +201,15 @@ const BOOL: &str = "a boolean: nothing, yes/no, on/off, true/false, enable/disab
 const LEVELS: &str = "LEVEL[/RATE-LIMITED LEVEL] of none, error, warning, info, debug, all";
 
 const SPECS: [Spec; 15] = [
-    value("com1", com1::ACCEPTED, |o, v| {
-        com1::parse(v).map(|c| o.com1 = c)
-    }),
-    value("console", "a list of com1, vga; or none", |o, v| {
-        consoles(v).map(|c| o.console = c)
-    }),
+    value("com1", com1::ACCEPTED, |o, v| com1::parse(v).map(|c| o.com1 = c)),
+    value("console", "a list of com1, vga; or none", |o, v| consoles(v).map(|c| o.console = c)),
     value("debug", "panic-at-boot or trap-at-boot, for tests of the report", |o, v| {
         failure(v).map(|f| o.debug = Some(f))
     }),
-    value("dom0_mem", dom0::MEM_ACCEPTED, |o, v| {
-        dom0::parse_mem(o.dom0_mem, v).map(|m| o.dom0_mem = m)
-    }),
-    value("dom0_max_vcpus", dom0::VCPUS_ACCEPTED, |o, v| {
-        dom0::parse_vcpus(v).map(|n| o.dom0_max_vcpus = n)
-    }),
+    value("dom0_mem", dom0::MEM_ACCEPTED, |o, v| dom0::parse_mem(o.dom0_mem, v).map(|m| o.dom0_mem = m)),
+    value("dom0_max_vcpus", dom0::VCPUS_ACCEPTED, |o, v| dom0::parse_vcpus(v).map(|n| o.dom0_max_vcpus = n)),
     value("loglvl", LEVELS, |o, v| levels(v).map(|l| o.loglvl = l)),
-    value("guest_loglvl", LEVELS, |o, v| {
-        levels(v).map(|l| o.guest_loglvl = l)
-    }),
+    value("guest_loglvl", LEVELS, |o, v| levels(v).map(|l| o.guest_loglvl = l)),
     value("maxcpus", "a number of CPUs", |o, v| {
         let n = parse::whole_number(v)?;
         o.maxcpus = Some(u32::try_from(n).unwrap_or(u32::MAX));
@@ -255,27 +230,15 @@ const fn value(
     take: fn(&mut Options, &str) -> Result<(), Refusal>,
 ) -> Spec {
     let take = Take::Value(take);
-    Spec {
-        name,
-        accepted,
-        take,
-    }
+    Spec { name, accepted, take }
 }
 
 const fn boolean(name: &'static str, field: fn(&mut Options) -> &mut bool) -> Spec {
-    Spec {
-        name,
-        accepted: BOOL,
-        take: Take::Bool(field),
-    }
+    Spec { name, accepted: BOOL, take: Take::Bool(field) }
 }
 
 const fn nothing(name: &'static str) -> Spec {
-    Spec {
-        name,
-        accepted: "",
-        take: Take::Nothing,
-    }
+    Spec { name, accepted: "", take: Take::Nothing }
 }
 
 /// Reads a command line as [`crate::BootInfo::cmdline`] gives it.
@@ -301,11 +264,7 @@ fn take(options: &mut Options, word: &str) -> Result<(), Problem> {
         None => (key, true),
     };
     let Some(spec) = SPECS.iter().find(|s| s.name == name) else {
-        return Err(if names::KNOWN.binary_search(&name).is_ok() {
-            Problem::NotImplemented
-        } else {
-            Problem::Unknown
-        });
+        return Err(if names::KNOWN.binary_search(&name).is_ok() { Problem::NotImplemented } else { Problem::Unknown });
     };
     let accepted = spec.accepted;
     let given = value.unwrap_or_default();
@@ -345,17 +304,11 @@ fn level(name: &str) -> Result<Level, Refusal> {
 fn levels(value: &str) -> Result<Levels, Refusal> {
     let (always, limited) = value.split_once('/').unwrap_or((value, value));
     let (always, limited) = (level(always)?, level(limited)?);
-    Ok(Levels {
-        always,
-        limited: limited.max(always),
-    })
+    Ok(Levels { always, limited: limited.max(always) })
 }
 
 fn consoles(value: &str) -> Result<Consoles, Refusal> {
-    let mut consoles = Consoles {
-        com1: false,
-        vga: false,
-    };
+    let mut consoles = Consoles { com1: false, vga: false };
     for name in value.split(',') {
         match name {
             "com1" => consoles.com1 = true,

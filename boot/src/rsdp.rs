@@ -76,15 +76,12 @@ impl Rsdp {
 pub fn scan(low: &[u8]) -> Option<(u64, Rsdp)> {
     let ebda = bytes::array(low, 0x40e).map_or(0, |b| usize::from(u16::from_le_bytes(b)) << 4);
     let areas = [(ebda, ebda + 1024), (0xe_0000, 0x10_0000)];
-    areas
-        .into_iter()
-        .filter(|(start, _)| *start >= 0x400)
-        .find_map(|(start, end)| {
-            (start..end).step_by(16).find_map(|at| {
-                let found = Rsdp::from_bytes(low.get(at..)?)?;
-                Some((at as u64, found))
-            })
+    areas.into_iter().filter(|(start, _)| *start >= 0x400).find_map(|(start, end)| {
+        (start..end).step_by(16).find_map(|at| {
+            let found = Rsdp::from_bytes(low.get(at..)?)?;
+            Some((at as u64, found))
         })
+    })
 }
 
 #[cfg(test)]
@@ -109,15 +106,9 @@ pub(crate) mod tests {
     #[test]
     fn both_revisions() {
         let old = Rsdp::from_bytes(&sample(0)[..20]).unwrap();
-        assert_eq!(
-            (old.rsdt(), old.xsdt(), old.bytes().len()),
-            (0x7fe_1234, None, 20)
-        );
+        assert_eq!((old.rsdt(), old.xsdt(), old.bytes().len()), (0x7fe_1234, None, 20));
         let new = Rsdp::from_bytes(&sample(2)).unwrap();
-        assert_eq!(
-            (new.rsdt(), new.xsdt(), new.revision()),
-            (0x7fe_1234, Some(0x7fe_5678), 2)
-        );
+        assert_eq!((new.rsdt(), new.xsdt(), new.revision()), (0x7fe_1234, Some(0x7fe_5678), 2));
     }
 
     #[test]

@@ -10,10 +10,7 @@
 //! [`Params::arg`], `rbp` = 0. CR3 is the one given (it must map the page at its own address, executable, and the entry
 //! and the stack), CR0, CR4 and EFER are as after the boot entry, the GDT is a copy in the page (code 8, data 16: replace it
 //! before the page is reused), no IDT, no TSS. The code writes to its page before paging is on, never after.
-#![expect(
-    unsafe_code,
-    reason = "the blob is assembly, and is copied to a page given by address"
-)]
+#![expect(unsafe_code, reason = "the blob is assembly, and is copied to a page given by address")]
 
 use core::arch::global_asm;
 
@@ -145,12 +142,8 @@ pub fn code() -> &'static [u8; SIZE] {
 /// starting from it, either), and what `params` names must be as their docs say.
 pub unsafe fn write(page: *mut u8, params: &Params) {
     let mut blob = *code();
-    let fields = [
-        (at::CR3, u64::from(params.cr3)),
-        (at::ENTRY, params.entry),
-        (at::STACK, params.stack),
-        (at::ARG, params.arg),
-    ];
+    let fields =
+        [(at::CR3, u64::from(params.cr3)), (at::ENTRY, params.entry), (at::STACK, params.stack), (at::ARG, params.arg)];
     for (offset, value) in fields {
         blob[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
     }

@@ -5,10 +5,7 @@
 //! newtypes, so that a value nobody has defined is still a value. [`layout`] says how both are made.
 #![no_std]
 #![forbid(unsafe_code)]
-#![expect(
-    missing_debug_implementations,
-    reason = "the derive of KnownLayout makes helper types without it"
-)]
+#![expect(missing_debug_implementations, reason = "the derive of KnownLayout makes helper types without it")]
 
 pub mod addr;
 pub mod console;

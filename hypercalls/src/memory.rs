@@ -67,10 +67,7 @@ pub const MEMOP_EXTENT_SHIFT: u32 = 6;
 
 /// Splits the command word of `memory_op` into the sub-operation and the extent to start from.
 pub const fn split_cmd(cmd: u64) -> (MemoryOp, u64) {
-    (
-        MemoryOp(cmd as u32 & ((1 << MEMOP_EXTENT_SHIFT) - 1)),
-        cmd >> MEMOP_EXTENT_SHIFT,
-    )
+    (MemoryOp(cmd as u32 & ((1 << MEMOP_EXTENT_SHIFT) - 1)), cmd >> MEMOP_EXTENT_SHIFT)
 }
 
 /// Returns the address width asked for by `mem_flags`, 0 for any.

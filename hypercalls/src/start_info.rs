@@ -96,20 +96,10 @@ record! {
 impl StartInfoConsole {
     /// The first domain's form: where in the page the VGA information lies (0, 0 for none).
     pub const fn dom0(info_off: u32, info_size: u32) -> Self {
-        Self {
-            info_off,
-            info_size,
-            evtchn: 0,
-            _pad: 0,
-        }
+        Self { info_off, info_size, evtchn: 0, _pad: 0 }
     }
     /// Any other domain's form: the console ring.
     pub const fn domu(mfn: Mfn, evtchn: u32) -> Self {
-        Self {
-            info_off: mfn.0 as u32,
-            info_size: (mfn.0 >> 32) as u32,
-            evtchn,
-            _pad: 0,
-        }
+        Self { info_off: mfn.0 as u32, info_size: (mfn.0 >> 32) as u32, evtchn, _pad: 0 }
     }
 }

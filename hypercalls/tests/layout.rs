@@ -120,10 +120,7 @@ fn place_constants() -> Vec<(&'static str, i128)> {
         ("HYPERVISOR_VIRT_START", HOLE_START.into()),
         ("HYPERVISOR_VIRT_END", HOLE_END.into()),
         ("MACH2PHYS_VIRT_START", M2P_VIRT_START.into()),
-        (
-            "SHUTDOWN_MAX",
-            hypercalls::sched::ShutdownReason::MAX.into(),
-        ),
+        ("SHUTDOWN_MAX", hypercalls::sched::ShutdownReason::MAX.into()),
     ]
 }
 
@@ -204,14 +201,8 @@ fn run_c(text: &str) -> Option<String> {
         .arg(&source)
         .output()
         .expect("the C compiler starts");
-    assert!(
-        compiled.status.success(),
-        "{}",
-        String::from_utf8_lossy(&compiled.stderr)
-    );
-    let output = Command::new(&binary)
-        .output()
-        .expect("the C program starts");
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    let output = Command::new(&binary).output().expect("the C program starts");
     assert!(output.status.success());
     Some(String::from_utf8(output.stdout).expect("the C program prints text"))
 }
@@ -230,31 +221,14 @@ fn layouts_and_numbers_are_those_of_the_c_headers() {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for line in printed.lines() {
-        let (name, value) = line
-            .rsplit_once(' ')
-            .expect("each line is a name and a number");
+        let (name, value) = line.rsplit_once(' ').expect("each line is a name and a number");
         let value = u64::from_str_radix(value, 16).expect("each number is hexadecimal");
         seen += 1;
         if expected.get(name) != Some(&value) {
-            wrong.push(format!(
-                "{name}: C {value:#x}, Rust {:#x?}",
-                expected.get(name)
-            ));
+            wrong.push(format!("{name}: C {value:#x}, Rust {:#x?}", expected.get(name)));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "{} differ:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
-    assert!(
-        seen >= expected.len(),
-        "the C program printed {seen} of {}",
-        expected.len()
-    );
-    println!(
-        "{} sizes, places and numbers agree with the C headers",
-        expected.len()
-    );
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(seen >= expected.len(), "the C program printed {seen} of {}", expected.len());
+    println!("{} sizes, places and numbers agree with the C headers", expected.len());
 }

@@ -136,8 +136,8 @@ pub fn event(vcpu: &Vcpu, regs: &mut Regs) {
 pub fn iret(vcpu: &Vcpu, regs: &mut Regs) -> Result<(), Reason> {
     use hypercalls::trap::IretContext;
     use hypercalls::vcpu::VGCF_IN_SYSCALL;
-    let frame: IretContext = crate::guest::read(hypercalls::GuestPtr::new(regs.rsp))
-        .map_err(|_| Reason::BadIretFrame(regs.rsp))?;
+    let frame: IretContext =
+        crate::guest::read(hypercalls::GuestPtr::new(regs.rsp)).map_err(|_| Reason::BadIretFrame(regs.rsp))?;
     if frame.cs & 3 == 3 && !context::to_user_mode() {
         return Err(Reason::NoUserTable);
     }

@@ -41,11 +41,8 @@ struct Output {
     in_line: bool,
 }
 
-static OUTPUT: Mutex<Output, arch::sync::Relax> = Mutex::new(Output {
-    ring: LogRing::new(),
-    limiter: Limiter::new(),
-    in_line: false,
-});
+static OUTPUT: Mutex<Output, arch::sync::Relax> =
+    Mutex::new(Output { ring: LogRing::new(), limiter: Limiter::new(), in_line: false });
 static INPUT: Mutex<InputRing, arch::sync::Relax> = Mutex::new(InputRing::new());
 
 static PANICKING: AtomicBool = AtomicBool::new(false);
@@ -104,11 +101,7 @@ impl log::Log for Logger {
         // `Message` takes everything; an argument that fails to format leaves what came before it.
         let _ = message.write_fmt(*record.args());
         let domain = domain_of(record.target(), &message.text);
-        let level = if domain.is_some() {
-            &GUEST_LEVEL
-        } else {
-            &LEVEL
-        };
+        let level = if domain.is_some() { &GUEST_LEVEL } else { &LEVEL };
         if record.level() as usize <= level.load(Relaxed) {
             say(output().as_deref_mut(), domain, &message.text);
         }

@@ -256,9 +256,7 @@ fn write_tables(layout: &Layout, frames: &Frames<'_>) -> Result<(), Failure> {
             *word = match layout.entry(&table, index) {
                 Entry::Empty => 0,
                 Entry::Table(pfn) => frames.mfn(pfn)?.maddr().0 | TABLE,
-                Entry::Page { pfn, writable } => {
-                    frames.mfn(pfn)?.maddr().0 | if writable { LEAF } else { LEAF & !2 }
-                }
+                Entry::Page { pfn, writable } => frames.mfn(pfn)?.maddr().0 | if writable { LEAF } else { LEAF & !2 },
             };
         }
         frames.write(table.pfn, 0, words.as_bytes())?;

@@ -70,11 +70,24 @@ pub fn report(vcpu: &Vcpu, regs: &Regs) {
 pub fn dump(vcpu: &Vcpu, regs: &Regs) {
     let mode = if context::kernel_mode() { "kernel" } else { "user" };
     log::error!("vector {:#x} error code {:#x} in guest {mode} mode", regs.vector, regs.error_code);
-    log::error!("rip {:04x}:{:016x} rflags {:08x} rsp {:04x}:{:016x}", regs.cs, regs.rip, regs.rflags, regs.ss, regs.rsp);
+    log::error!(
+        "rip {:04x}:{:016x} rflags {:08x} rsp {:04x}:{:016x}",
+        regs.cs,
+        regs.rip,
+        regs.rflags,
+        regs.ss,
+        regs.rsp
+    );
     log::error!("rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", regs.rax, regs.rbx, regs.rcx, regs.rdx);
     log::error!("rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}", regs.rsi, regs.rdi, regs.rbp, regs.r8);
     log::error!("r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", regs.r9, regs.r10, regs.r11, regs.r12);
-    log::error!("r13 {:016x} r14 {:016x} r15 {:016x} cr2 {:016x}", regs.r13, regs.r14, regs.r15, vcpu.cr2.load(Relaxed));
+    log::error!(
+        "r13 {:016x} r14 {:016x} r15 {:016x} cr2 {:016x}",
+        regs.r13,
+        regs.r14,
+        regs.r15,
+        vcpu.cr2.load(Relaxed)
+    );
     log::error!(
         "fs base {:016x} gs base {:016x} other gs base {:016x} kernel root {} user root {:#x}",
         context::fs_base(),

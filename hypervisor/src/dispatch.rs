@@ -143,7 +143,12 @@ pub fn find<F: Copy>(vcpu: &Vcpu, family: HypercallNr, table: &[SubOp<F>], numbe
 pub fn unknown(vcpu: &Vcpu, family: HypercallNr, number: u64) -> Errno {
     let domain = vcpu.domain();
     if domain.first_time(family.0 << 32 | number & 0xffff_ffff) {
-        log::info!("d{}v{}: {} {number} is not implemented", vcpu.domid.0, vcpu.id.0, family.name().unwrap_or("hypercall"));
+        log::info!(
+            "d{}v{}: {} {number} is not implemented",
+            vcpu.domid.0,
+            vcpu.id.0,
+            family.name().unwrap_or("hypercall")
+        );
     }
     Errno::ENOSYS
 }

@@ -24,11 +24,7 @@ pub struct Grants {
 impl Grants {
     /// Makes an empty table that may grow to `max_frames`.
     pub const fn new(owner: DomId, max_frames: u32) -> Self {
-        Self {
-            owner,
-            max_frames,
-            frames: Lock::new(rank::GRANTS, Vec::new()),
-        }
+        Self { owner, max_frames, frames: Lock::new(rank::GRANTS, Vec::new()) }
     }
 
     /// Returns how many frames the table has.
@@ -85,10 +81,7 @@ mod tests {
         grants.grow(4).expect("memory");
         assert_eq!((grants.frames(), grants.frame(0)), (4, Some(first)));
         assert_eq!(grants.grow(5), Err(Errno::EINVAL));
-        assert!(
-            mm::PageRef::get(first, DomId(3)).is_some(),
-            "the domain may map it"
-        );
+        assert!(mm::PageRef::get(first, DomId(3)).is_some(), "the domain may map it");
         assert!(mm::PageRef::get(first, DomId(4)).is_none());
         drop(grants);
         assert_eq!(mm::buddy::free_frames(), free);

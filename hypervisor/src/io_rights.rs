@@ -51,13 +51,8 @@ impl FrameSet {
         }
         let (mut first, mut last) = frames.into_inner();
         // All ranges that overlap or touch the new one become part of it.
-        let from = self
-            .0
-            .partition_point(|&(_, end)| end < first.saturating_sub(1));
-        let to = self
-            .0
-            .partition_point(|&(start, _)| start <= last.saturating_add(1))
-            .max(from);
+        let from = self.0.partition_point(|&(_, end)| end < first.saturating_sub(1));
+        let to = self.0.partition_point(|&(start, _)| start <= last.saturating_add(1)).max(from);
         for &(start, end) in self.0.get(from..to).unwrap_or_default() {
             (first, last) = (first.min(start), last.max(end));
         }
@@ -74,15 +69,9 @@ impl FrameSet {
         }
         let (first, last) = frames.into_inner();
         let from = self.0.partition_point(|&(_, end)| end < first);
-        let to = self
-            .0
-            .partition_point(|&(start, _)| start <= last)
-            .max(from);
+        let to = self.0.partition_point(|&(start, _)| start <= last).max(from);
         let cut = self.0.get(from..to).unwrap_or_default();
-        let below = cut
-            .first()
-            .filter(|r| r.0 < first)
-            .map(|r| (r.0, first - 1));
+        let below = cut.first().filter(|r| r.0 < first).map(|r| (r.0, first - 1));
         let above = cut.last().filter(|r| r.1 > last).map(|r| (last + 1, r.1));
         match (below, above) {
             (Some(below), Some(above)) => self.replace(from..to, &[below, above]),
@@ -110,11 +99,7 @@ pub struct IoRights {
 impl IoRights {
     /// The rights of a domain without devices.
     pub const fn none() -> Self {
-        Self {
-            memory: FrameSet::new(),
-            read_only: FrameSet::new(),
-            ports: PortSet::new(),
-        }
+        Self { memory: FrameSet::new(), read_only: FrameSet::new(), ports: PortSet::new() }
     }
 
     /// The rights of the hardware domain: every frame that the processor can address but the `denied` ones, among them
@@ -125,16 +110,8 @@ impl IoRights {
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub fn dom0(
-        denied: &[RangeInclusive<u64>],
-        read_only: &[RangeInclusive<u64>],
-        ports: PortSet,
-    ) -> Result<Self> {
-        let mut rights = Self {
-            memory: FrameSet::new(),
-            read_only: FrameSet::new(),
-            ports,
-        };
+    pub fn dom0(denied: &[RangeInclusive<u64>], read_only: &[RangeInclusive<u64>], ports: PortSet) -> Result<Self> {
+        let mut rights = Self { memory: FrameSet::new(), read_only: FrameSet::new(), ports };
         rights.memory.insert(0..=last_frame())?;
         for range in denied {
             rights.memory.remove(range.clone())?;
@@ -205,20 +182,10 @@ mod tests {
     #[test]
     fn ranges_merge_and_split() {
         let mut set = FrameSet::new();
-        for range in [
-            10..=19,
-            30..=39,
-            20..=29,
-            50..=50,
-            0..=0,
-            u64::MAX..=u64::MAX,
-        ] {
+        for range in [10..=19, 30..=39, 20..=29, 50..=50, 0..=0, u64::MAX..=u64::MAX] {
             set.insert(range).expect("memory");
         }
-        assert_eq!(
-            ranges(&set),
-            [(0, 0), (10, 39), (50, 50), (u64::MAX, u64::MAX)]
-        );
+        assert_eq!(ranges(&set), [(0, 0), (10, 39), (50, 50), (u64::MAX, u64::MAX)]);
         set.remove(15..=34).expect("memory");
         set.remove(50..=u64::MAX).expect("memory");
         assert_eq!(ranges(&set), [(0, 0), (10, 14), (35, 39)]);
@@ -233,10 +200,7 @@ mod tests {
 
     #[test]
     fn random_changes_agree_with_a_bitmap() {
-        let seed = std::env::var("XENITH_SEED")
-            .ok()
-            .and_then(|s| s.parse().ok())
-            .unwrap_or(7u64);
+        let seed = std::env::var("XENITH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7u64);
         std::println!("XENITH_SEED={seed}");
         let mut state = seed.wrapping_mul(2).wrapping_add(1);
         let mut below = |n: u64| {
@@ -249,20 +213,13 @@ mod tests {
         for _ in 0..5000 {
             let (first, last) = (below(64), below(64));
             let add = below(2) == 0;
-            let done = if add {
-                set.insert(first..=last)
-            } else {
-                set.remove(first..=last)
-            };
+            let done = if add { set.insert(first..=last) } else { set.remove(first..=last) };
             done.expect("memory");
             (first..=last).for_each(|n| model[n as usize] = add);
             for (n, &expected) in model.iter().enumerate() {
                 assert_eq!(set.contains(Mfn(n as u64)), expected, "{set:?} at {n}");
             }
-            assert!(
-                set.0.windows(2).all(|w| w[0].1 + 1 < w[1].0),
-                "{set:?} is not minimal"
-            );
+            assert!(set.0.windows(2).all(|w| w[0].1 + 1 < w[1].0), "{set:?} is not minimal");
         }
     }
 
@@ -270,12 +227,8 @@ mod tests {
     fn what_dom0_may_do() {
         let _machine = arch::hosted::boot(4096, 1);
         let ports = PortSet::hardware_domain(Some(0x608)).expect("memory");
-        let rights = IoRights::dom0(
-            &[message_range(), 0xfec00..=0xfec00],
-            &[0xfed00..=0xfed00],
-            ports,
-        )
-        .expect("memory");
+        let rights =
+            IoRights::dom0(&[message_range(), 0xfec00..=0xfec00], &[0xfed00..=0xfed00], ports).expect("memory");
         assert_eq!(rights.mmio(Mfn(0xf0)), IoAccess::ReadWrite, "the first MiB");
         assert_eq!(rights.mmio(Mfn(0xfebff)), IoAccess::ReadWrite);
         assert_eq!(rights.mmio(Mfn(0xfec00)), IoAccess::None);

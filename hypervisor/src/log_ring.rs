@@ -25,11 +25,7 @@ impl Default for LogRing {
 impl LogRing {
     /// Returns an empty ring.
     pub const fn new() -> Self {
-        Self {
-            bytes: [0; SIZE],
-            end: 0,
-            held: 0,
-        }
+        Self { bytes: [0; SIZE], end: 0, held: 0 }
     }
 
     /// Adds bytes; the oldest ones make room.

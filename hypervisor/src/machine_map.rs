@@ -50,11 +50,7 @@ fn reserve(to: &mut Vec<E820Entry>, hole: RangeInclusive<u64>, allowed: &FrameSe
         let end = (*range.start()).min(hole.end().saturating_add(1));
         if end > next {
             to.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            to.push(E820Entry {
-                addr: next << PAGE_SHIFT,
-                size: (end - next) << PAGE_SHIFT,
-                kind: E820Type::RESERVED,
-            });
+            to.push(E820Entry { addr: next << PAGE_SHIFT, size: (end - next) << PAGE_SHIFT, kind: E820Type::RESERVED });
         }
         next = next.max(range.end().saturating_add(1));
         if next > *hole.end() {
@@ -74,9 +70,7 @@ mod tests {
 
     fn allowed(ranges: &[RangeInclusive<u64>]) -> FrameSet {
         let mut set = FrameSet::new();
-        ranges
-            .iter()
-            .for_each(|r| set.insert(r.clone()).expect("memory"));
+        ranges.iter().for_each(|r| set.insert(r.clone()).expect("memory"));
         set
     }
 
@@ -103,10 +97,7 @@ mod tests {
 
     #[test]
     fn entries_that_cover_what_is_denied_stay() {
-        let machine = [
-            entry(0xfec0_0000, 0x100_0000, E820Type::RESERVED),
-            entry(0, 0x1000, E820Type::RAM),
-        ];
+        let machine = [entry(0xfec0_0000, 0x100_0000, E820Type::RESERVED), entry(0, 0x1000, E820Type::RAM)];
         let set = allowed(&[0..=0xfebff, 0xff000..=0xfff_ffff]);
         let map = for_domain(&machine, &set).expect("memory");
         assert_eq!(map, [machine[1], machine[0]]);
@@ -115,21 +106,12 @@ mod tests {
     #[test]
     fn odd_maps() {
         let set = allowed(&[2..=3]);
-        assert_eq!(
-            for_domain(&[], &set),
-            Ok(alloc::vec![entry(0, 0x2000, E820Type::RESERVED)])
-        );
-        let all = [
-            entry(0, u64::MAX, E820Type::RAM),
-            entry(0x5000, 0x1000, E820Type::RESERVED),
-        ];
+        assert_eq!(for_domain(&[], &set), Ok(alloc::vec![entry(0, 0x2000, E820Type::RESERVED)]));
+        let all = [entry(0, u64::MAX, E820Type::RAM), entry(0x5000, 0x1000, E820Type::RESERVED)];
         assert_eq!(for_domain(&all, &set), Ok(all.to_vec()));
         // Not whole pages: the rest of a page is no hole.
         let parts = [entry(0x800, 0x1000, E820Type::RAM)];
-        assert_eq!(
-            for_domain(&parts, &allowed(&[5..=9])).map(|m| m.len()),
-            Ok(2)
-        );
+        assert_eq!(for_domain(&parts, &allowed(&[5..=9])).map(|m| m.len()), Ok(2));
         assert_eq!(for_domain(&parts, &FrameSet::new()), Ok(parts.to_vec()));
     }
 }

@@ -26,7 +26,13 @@ pub fn fault(regs: &Regs) -> ! {
     begin();
     log::error!("fatal: exception {} (error code {:#x}) in the hypervisor", regs.vector, regs.error_code);
     where_it_runs();
-    log::error!("rip {:016x} rsp {:016x} rflags {:08x} cr2 {:016x}", regs.rip, regs.rsp, regs.rflags, arch::context::fault_address());
+    log::error!(
+        "rip {:016x} rsp {:016x} rflags {:08x} cr2 {:016x}",
+        regs.rip,
+        regs.rsp,
+        regs.rflags,
+        arch::context::fault_address()
+    );
     log::error!("rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", regs.rax, regs.rbx, regs.rcx, regs.rdx);
     log::error!("rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}", regs.rsi, regs.rdi, regs.rbp, regs.r8);
     log::error!("r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", regs.r9, regs.r10, regs.r11, regs.r12);

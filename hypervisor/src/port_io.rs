@@ -4,8 +4,8 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use arch::{Regs, context, port};
-use hypercalls::vm_assist::VmAssistType;
 use hypercalls::GuestPtr;
+use hypercalls::vm_assist::VmAssistType;
 use mm::Lock;
 
 use crate::emulate::decode::{Port, StringOp};

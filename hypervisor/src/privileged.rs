@@ -67,9 +67,7 @@ pub fn emulate(vcpu: &Vcpu, regs: &mut Regs) -> bool {
         }
         Err(Stop::Fault(fault)) => return fault.deliver(vcpu, regs),
     }
-    let hits = ports.map_or(0, |(port, bytes)| {
-        vcpu.debug.lock().port_hits(port, bytes, vcpu.cr4.load(Relaxed))
-    });
+    let hits = ports.map_or(0, |(port, bytes)| vcpu.debug.lock().port_hits(port, bytes, vcpu.cr4.load(Relaxed)));
     finish(vcpu, regs, hits);
     true
 }

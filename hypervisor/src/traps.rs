@@ -8,9 +8,9 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use arch::cpu::{self, Work};
 use arch::{Regs, context, entry};
-use hypercalls::vm_assist::VmAssistType;
 use hypercalls::GuestVa;
 use hypercalls::addr::{HOLE_END, HOLE_START};
+use hypercalls::vm_assist::VmAssistType;
 
 use crate::bounce::{self, Extra};
 use crate::vcpu::Vcpu;

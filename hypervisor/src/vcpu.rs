@@ -256,10 +256,7 @@ impl Vcpu {
     /// True when it may be scheduled.
     pub fn runnable(&self) -> bool {
         let s = &self.status;
-        !s.down.load(Relaxed)
-            && !s.blocked.load(Relaxed)
-            && !s.polling.load(Relaxed)
-            && !self.domain().paused()
+        !s.down.load(Relaxed) && !s.blocked.load(Relaxed) && !s.polling.load(Relaxed) && !self.domain().paused()
     }
 
     /// Returns the L4 of the kernel address space.

@@ -26,10 +26,7 @@ struct List {
 }
 
 impl List {
-    const EMPTY: Self = Self {
-        head: NONE,
-        tail: NONE,
-    };
+    const EMPTY: Self = Self { head: NONE, tail: NONE };
 
     fn push(&mut self, frame: &Frame) {
         let number = frame.mfn().0 as u32;
@@ -42,10 +39,7 @@ impl List {
         self.tail = number;
     }
     fn remove(&mut self, frame: &Frame) {
-        let (prev, next) = (
-            frame.prev.load(Ordering::Relaxed),
-            frame.next.load(Ordering::Relaxed),
-        );
+        let (prev, next) = (frame.prev.load(Ordering::Relaxed), frame.next.load(Ordering::Relaxed));
         match frame::get(Mfn(u64::from(prev))) {
             Some(f) => f.next.store(next, Ordering::Relaxed),
             None => self.head = next,
@@ -117,19 +111,9 @@ impl Account {
     /// # Errors
     /// `EEXIST` if the domain has one, frames of an earlier domain of that number perhaps still being mapped.
     pub fn open(domid: DomId, maximum: u64) -> Result<Arc<Self>> {
-        let pages = Pages {
-            list: List::EMPTY,
-            visited: List::EMPTY,
-            owned: 0,
-            maximum,
-            dying: false,
-            visited_all: false,
-        };
-        let account = Arc::new(Self {
-            domid,
-            dirty: AtomicCpuMask::new(),
-            pages: Lock::new(rank::PAGES, pages),
-        });
+        let pages =
+            Pages { list: List::EMPTY, visited: List::EMPTY, owned: 0, maximum, dying: false, visited_all: false };
+        let account = Arc::new(Self { domid, dirty: AtomicCpuMask::new(), pages: Lock::new(rank::PAGES, pages) });
         let mut accounts = ACCOUNTS.lock();
         if accounts.contains_key(&domid) {
             return Err(Errno::EEXIST);
@@ -182,8 +166,7 @@ impl Account {
         self.check_room(1 << order)?;
         let mfn = buddy::alloc(order, address_bits).ok_or(Errno::ENOMEM)?;
         buddy::scrub(mfn, order);
-        self.adopt(mfn, order)
-            .inspect_err(|_| buddy::free(mfn, order))?;
+        self.adopt(mfn, order).inspect_err(|_| buddy::free(mfn, order))?;
         Ok(mfn)
     }
     fn check_room(&self, frames: u64) -> Result<()> {
@@ -204,12 +187,7 @@ impl Account {
     pub fn adopt_instead(&self, mfn: Mfn, order: u8) -> Result<()> {
         self.take_in(mfn, order, |pages, _| pages.check_alive())
     }
-    fn take_in(
-        &self,
-        mfn: Mfn,
-        order: u8,
-        check: impl FnOnce(&Pages, u64) -> Result<()>,
-    ) -> Result<()> {
+    fn take_in(&self, mfn: Mfn, order: u8, check: impl FnOnce(&Pages, u64) -> Result<()>) -> Result<()> {
         for i in 0..1 << order {
             if let Some(stamp) = frame::ram(mfn.add(i)).and_then(Frame::take_stale) {
                 arch::tlb::flush_since(&arch::cpu::online(), stamp);
@@ -300,11 +278,7 @@ impl Account {
 
 impl Pages {
     fn check_alive(&self) -> Result<()> {
-        if self.dying {
-            Err(Errno::EINVAL)
-        } else {
-            Ok(())
-        }
+        if self.dying { Err(Errno::EINVAL) } else { Ok(()) }
     }
     fn check_room(&self, frames: u64) -> Result<()> {
         self.check_alive()?;
@@ -320,10 +294,7 @@ impl Pages {
 pub(crate) fn release(frame: &'static Frame) {
     let mfn = frame.mfn();
     let state = frame.state();
-    debug_assert!(
-        state.type_count == 0 && !state.allocated,
-        "{mfn} freed while typed: {state:?}"
-    );
+    debug_assert!(state.type_count == 0 && !state.allocated, "{mfn} freed while typed: {state:?}");
     if !state.special
         && let Some(account) = find(state.owner)
     {

@@ -46,20 +46,14 @@ impl BootAllocator {
         let Some(start) = range.start.checked_next_multiple_of(page) else {
             return;
         };
-        let mut new = Range {
-            start,
-            end: range.end / page * page,
-        };
+        let mut new = Range { start, end: range.end / page * page };
         if new.bytes() == 0 {
             return;
         }
         self.free.retain(|r| {
             let touches = r.start <= new.end && new.start <= r.end;
             if touches {
-                new = Range {
-                    start: r.start.min(new.start),
-                    end: r.end.max(new.end),
-                };
+                new = Range { start: r.start.min(new.start), end: r.end.max(new.end) };
             }
             !touches
         });
@@ -69,9 +63,7 @@ impl BootAllocator {
     /// Inserts a range that touches no other, in order; when full the smallest goes.
     fn insert(&mut self, range: Range) {
         if self.free.is_full() {
-            let smallest = (0..self.free.len())
-                .min_by_key(|i| self.free[*i].bytes())
-                .unwrap_or(0);
+            let smallest = (0..self.free.len()).min_by_key(|i| self.free[*i].bytes()).unwrap_or(0);
             if self.free[smallest].bytes() >= range.bytes() {
                 return;
             }
@@ -84,24 +76,15 @@ impl BootAllocator {
     /// Takes what the range touches out, whole pages.
     pub fn reserve(&mut self, range: Range) {
         let page = PAGE_SIZE as u64;
-        let hole = Range {
-            start: range.start / page * page,
-            end: range.end.div_ceil(page).saturating_mul(page),
-        };
+        let hole = Range { start: range.start / page * page, end: range.end.div_ceil(page).saturating_mul(page) };
         if hole.bytes() == 0 {
             return;
         }
         let old = core::mem::take(&mut self.free);
         for r in old {
             for part in [
-                Range {
-                    start: r.start,
-                    end: r.end.min(hole.start),
-                },
-                Range {
-                    start: r.start.max(hole.end),
-                    end: r.end,
-                },
+                Range { start: r.start, end: r.end.min(hole.start) },
+                Range { start: r.start.max(hole.end), end: r.end },
             ] {
                 if part.bytes() > 0 {
                     self.insert(part);
@@ -120,10 +103,7 @@ impl BootAllocator {
             let start = r.end.min(below).checked_sub(bytes)? / align * align;
             (start >= r.start).then_some(start)
         })?;
-        self.reserve(Range {
-            start,
-            end: start + bytes,
-        });
+        self.reserve(Range { start, end: start + bytes });
         Some(Maddr(start))
     }
 
@@ -148,12 +128,7 @@ mod tests {
 
     #[test]
     fn merges_and_cuts_to_pages() {
-        let b = BootAllocator::new([
-            r(0x5000, 0x9000),
-            r(0x10, 0x3fff),
-            r(0x8000, 0xa000),
-            r(0x20000, 0x20fff),
-        ]);
+        let b = BootAllocator::new([r(0x5000, 0x9000), r(0x10, 0x3fff), r(0x8000, 0xa000), r(0x20000, 0x20fff)]);
         assert_eq!(b.ranges(), &[r(0x1000, 0x3000), r(0x5000, 0xa000)]);
     }
 
@@ -172,10 +147,7 @@ mod tests {
         let mut b = BootAllocator::new([r(0x1000, 0x9000), r(0x100_0000, 0x200_0000)]);
         assert_eq!(b.alloc(1, 1, u64::MAX), Some(Maddr(0x1ff_f000)));
         assert_eq!(b.alloc(0x2000, 0x2000, 0x8000), Some(Maddr(0x6000)));
-        assert_eq!(
-            b.alloc(0x20_0000, 0x20_0000, 0x200_0000),
-            Some(Maddr(0x1c0_0000))
-        );
+        assert_eq!(b.alloc(0x20_0000, 0x20_0000, 0x200_0000), Some(Maddr(0x1c0_0000)));
         assert_eq!(b.alloc(0x100_0000, 1, u64::MAX), None);
         assert_eq!(b.alloc(u64::MAX, 1, u64::MAX), None);
     }

@@ -39,12 +39,7 @@ const fn zone_of(mfn: Mfn) -> usize {
 
 impl Buddy {
     const fn new() -> Self {
-        Self {
-            heads: [[NONE; ORDERS]; ZONES],
-            present: [0; ZONES],
-            free: 0,
-            total: 0,
-        }
+        Self { heads: [[NONE; ORDERS]; ZONES], present: [0; ZONES], free: 0, total: 0 }
     }
 
     fn link(&mut self, mfn: Mfn, frame: &Frame, order: u8) {
@@ -62,10 +57,7 @@ impl Buddy {
 
     fn unlink(&mut self, mfn: Mfn, frame: &Frame, order: u8) {
         let zone = zone_of(mfn);
-        let (prev, next) = (
-            frame.prev.load(Ordering::Relaxed),
-            frame.next.load(Ordering::Relaxed),
-        );
+        let (prev, next) = (frame.prev.load(Ordering::Relaxed), frame.next.load(Ordering::Relaxed));
         if let Some(f) = frame::get(Mfn(u64::from(next))) {
             f.prev.store(prev, Ordering::Relaxed);
         }
@@ -149,9 +141,7 @@ pub fn alloc(order: u8, address_bits: u32) -> Option<Mfn> {
         mfn
     };
     let online = arch::cpu::online();
-    frames(mfn, order)
-        .filter_map(Frame::take_stale)
-        .for_each(|stamp| arch::tlb::flush_since(&online, stamp));
+    frames(mfn, order).filter_map(Frame::take_stale).for_each(|stamp| arch::tlb::flush_since(&online, stamp));
     Some(mfn)
 }
 
@@ -204,9 +194,7 @@ pub fn total_frames() -> u64 {
 /// Makes the content of 2^`order` frames harmless before a guest sees it: zeroes those not known to be clean.
 /// The frames are the caller's, allocated from here.
 pub fn scrub(mfn: Mfn, order: u8) {
-    frames(mfn, order)
-        .filter(|f| f.take_dirty())
-        .for_each(|f| crate::entry::zero(f.mfn()));
+    frames(mfn, order).filter(|f| f.take_dirty()).for_each(|f| crate::entry::zero(f.mfn()));
 }
 
 /// Forgets that content is unclean: the caller overwrites all of it before a guest sees it.

@@ -15,10 +15,7 @@ use hypercalls::Mfn;
 /// In debug builds, if the frame is not RAM.
 #[inline]
 pub(crate) fn entry(mfn: Mfn, index: usize) -> &'static AtomicU64 {
-    debug_assert!(
-        crate::frame::ram(mfn).is_some(),
-        "entry of {mfn}, which is no RAM"
-    );
+    debug_assert!(crate::frame::ram(mfn).is_some(), "entry of {mfn}, which is no RAM");
     // SAFETY: callers got the frame number from the frame table or from an entry of a validated table, so it is RAM,
     // and used as guest memory, never as Rust memory; the index is in bounds.
     unsafe { arch::phys::entry(mfn, index & 511) }

@@ -84,19 +84,11 @@ pub const fn adjust_l1(mut entry: u64) -> u64 {
     if entry & US == 0 {
         entry |= US | GUEST_KERNEL;
     }
-    if entry & GUEST_KERNEL == 0 {
-        entry | G
-    } else {
-        entry & !G
-    }
+    if entry & GUEST_KERNEL == 0 { entry | G } else { entry & !G }
 }
 
 /// Adjusts a present entry of a table of level 2 to 4.
 #[inline]
 pub const fn adjust_table(entry: u64, level: u8) -> u64 {
-    if level == 4 {
-        entry | US | A
-    } else {
-        entry | US
-    }
+    if level == 4 { entry | US | A } else { entry | US }
 }

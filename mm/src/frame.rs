@@ -35,10 +35,7 @@
 //! # Locking
 //! None: words are atomic. Table types (L1–L4) and segment-descriptor types are taken and dropped under the owner's
 //! page-table lock; Writable needs no lock. `next`/`prev`/`order` belong to whoever holds the list the frame is on.
-#![expect(
-    unsafe_code,
-    reason = "the frame table is an array at an address given at start"
-)]
+#![expect(unsafe_code, reason = "the frame table is an array at an address given at start")]
 
 mod types;
 
@@ -211,21 +208,14 @@ pub(crate) enum Start {
     Valid,
     /// The frame is ours alone now, to be validated from entry `from` on. `resumed`: from the partial state, whose
     /// general reference came with it. `stale`: the frame had another type whose translations must be flushed first.
-    Validate {
-        from: u16,
-        resumed: bool,
-        stale: bool,
-    },
+    Validate { from: u16, resumed: bool, stale: bool },
 }
 
 impl Frame {
     /// Returns the number of the frame.
     #[inline]
     pub fn mfn(&self) -> Mfn {
-        Mfn(
-            ((core::ptr::from_ref(self) as usize - BASE.load(Ordering::Relaxed))
-                / size_of::<Self>()) as u64,
-        )
+        Mfn(((core::ptr::from_ref(self) as usize - BASE.load(Ordering::Relaxed)) / size_of::<Self>()) as u64)
     }
     /// True when the frame is RAM.
     #[inline]
@@ -244,10 +234,7 @@ impl Frame {
     }
     /// Returns all there is to know.
     pub fn state(&self) -> FrameState {
-        let (c, t) = (
-            self.count.load(Ordering::Acquire),
-            self.kind.load(Ordering::Acquire),
-        );
+        let (c, t) = (self.count.load(Ordering::Acquire), self.kind.load(Ordering::Acquire));
         FrameState {
             owner: DomId((c >> OWNER_SHIFT) as u16),
             count: c as u32,
@@ -271,17 +258,10 @@ impl Frame {
         let mut word = self.count.load(Ordering::Relaxed);
         loop {
             // Count 0: dead. One below the maximum: saturated, not wrapped.
-            if word >> OWNER_SHIFT != u64::from(owner.0)
-                || (word as u32).wrapping_sub(1) >= u32::MAX - 1
-            {
+            if word >> OWNER_SHIFT != u64::from(owner.0) || (word as u32).wrapping_sub(1) >= u32::MAX - 1 {
                 return false;
             }
-            match self.count.compare_exchange_weak(
-                word,
-                word + 1,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
+            match self.count.compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => word = now,
             }
@@ -302,19 +282,14 @@ impl Frame {
     /// The hypervisor's frame becomes the domain's, with the reference that being allocated is.
     pub(crate) fn set_owned(&self, owner: DomId, special: bool) {
         let special = if special { SPECIAL } else { 0 };
-        self.count.store(
-            owned(owner) | ALLOCATED | RAM | special | 1,
-            Ordering::Release,
-        );
+        self.count.store(owned(owner) | ALLOCATED | RAM | special | 1, Ordering::Release);
     }
     /// Takes the flag "allocated" away; the caller then owns the reference that it was, and puts it.
     pub(crate) fn deallocate(&self, owner: DomId, special: bool) -> bool {
         let want = owned(owner) | ALLOCATED | if special { SPECIAL } else { 0 };
         let mask = 0xffff << OWNER_SHIFT | ALLOCATED | SPECIAL;
         self.count
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |w| {
-                (w & mask == want).then_some(w & !ALLOCATED)
-            })
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |w| (w & mask == want).then_some(w & !ALLOCATED))
             .is_ok()
     }
     /// Takes the frame from its owner if being allocated is its only reference: count and owner change in one step
@@ -322,18 +297,10 @@ impl Frame {
     pub(crate) fn steal(&self, owner: DomId) -> bool {
         let alone = owned(owner) | ALLOCATED | RAM | 1;
         let ours = owned(DomId::IDLE) | ALLOCATED | RAM | STALE | DIRTY | 1;
-        if self
-            .count
-            .compare_exchange(alone, ours, Ordering::AcqRel, Ordering::Relaxed)
-            .is_err()
-        {
+        if self.count.compare_exchange(alone, ours, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
         }
-        debug_assert_eq!(
-            self.kind.load(Ordering::Relaxed) as u32,
-            0,
-            "typed frame without references"
-        );
+        debug_assert_eq!(self.kind.load(Ordering::Relaxed) as u32, 0, "typed frame without references");
         self.clean();
         true
     }
@@ -348,46 +315,28 @@ impl Frame {
     /// Makes the frame RAM of the hypervisor's, at boot.
     pub(crate) fn make_ram(&self) {
         self.kind.store(0, Ordering::Relaxed);
-        self.count.store(
-            owned(DomId::IDLE) | ALLOCATED | RAM | DIRTY | 1,
-            Ordering::Release,
-        );
+        self.count.store(owned(DomId::IDLE) | ALLOCATED | RAM | DIRTY | 1, Ordering::Release);
     }
     /// The frame is free. `stale`: translations of it may survive somewhere until [`Frame::stale_since`] is flushed.
     pub(crate) fn set_free(&self, stale: bool) {
         let keep = self.count.load(Ordering::Relaxed) & STALE;
         let stale = if stale { STALE } else { keep };
-        self.count.store(
-            owned(DomId::INVALID) | RAM | DIRTY | stale,
-            Ordering::Release,
-        );
+        self.count.store(owned(DomId::INVALID) | RAM | DIRTY | stale, Ordering::Release);
     }
     /// The free frame is the first of a free block of this order.
     pub(crate) fn set_head(&self, order: Option<u8>) {
         let word = self.count.load(Ordering::Relaxed) & !FREE_HEAD;
-        self.order
-            .store(order.map_or(0, u16::from), Ordering::Relaxed);
-        self.count.store(
-            if order.is_some() {
-                word | FREE_HEAD
-            } else {
-                word
-            },
-            Ordering::Release,
-        );
+        self.order.store(order.map_or(0, u16::from), Ordering::Relaxed);
+        self.count.store(if order.is_some() { word | FREE_HEAD } else { word }, Ordering::Release);
     }
     /// Returns the order of the free block of which this is the first frame.
     pub(crate) fn head_order(&self) -> Option<u8> {
-        (self.count.load(Ordering::Relaxed) & FREE_HEAD != 0)
-            .then(|| self.order.load(Ordering::Relaxed) as u8)
+        (self.count.load(Ordering::Relaxed) & FREE_HEAD != 0).then(|| self.order.load(Ordering::Relaxed) as u8)
     }
     /// The free frame becomes the hypervisor's.
     pub(crate) fn set_hypervisor(&self) {
         let keep = self.count.load(Ordering::Relaxed) & (STALE | DIRTY);
-        self.count.store(
-            owned(DomId::IDLE) | ALLOCATED | RAM | keep | 1,
-            Ordering::Release,
-        );
+        self.count.store(owned(DomId::IDLE) | ALLOCATED | RAM | keep | 1, Ordering::Release);
     }
     /// Returns the stamp after which CPUs must have flushed before the frame is used anew, and forgets the need.
     pub(crate) fn take_stale(&self) -> Option<u32> {

@@ -6,10 +6,7 @@
 //!
 //! # Locking
 //! One lock, ranked below the buddy allocator's only, so memory may be allocated under any other.
-#![expect(
-    unsafe_code,
-    reason = "GlobalAlloc, and machine frames become Rust memory"
-)]
+#![expect(unsafe_code, reason = "GlobalAlloc, and machine frames become Rust memory")]
 
 use crate::buddy;
 use crate::lock::{Lock, rank};
@@ -50,33 +47,19 @@ impl Default for Heap {
 impl Heap {
     /// Makes an empty heap.
     pub const fn new() -> Self {
-        Self {
-            regions: Lock::new(
-                rank::HEAP,
-                Regions {
-                    all: [const { Region::empty() }; MAX_REGIONS],
-                    used: 0,
-                },
-            ),
-        }
+        Self { regions: Lock::new(rank::HEAP, Regions { all: [const { Region::empty() }; MAX_REGIONS], used: 0 }) }
     }
     /// Returns how many bytes small objects use, and how many all regions have.
     pub fn usage(&self) -> (usize, usize) {
         let regions = self.regions.lock();
-        regions.all[..regions.used]
-            .iter()
-            .fold((0, 0), |(u, s), r| (u + r.used(), s + r.size()))
+        regions.all[..regions.used].iter().fold((0, 0), |(u, s), r| (u + r.used(), s + r.size()))
     }
 }
 
 impl Regions {
     fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         // Newest first: the old ones are full.
-        if let Some(at) = self.all[..self.used]
-            .iter_mut()
-            .rev()
-            .find_map(|r| r.allocate_first_fit(layout).ok())
-        {
+        if let Some(at) = self.all[..self.used].iter_mut().rev().find_map(|r| r.allocate_first_fit(layout).ok()) {
             return Some(at);
         }
         let region = self.all.get_mut(self.used)?;

@@ -26,11 +26,7 @@ fn tables(frames: u64) -> Tables {
         let table = vec![[0u64; 4]; count + 1].leak();
         let aligned = (table.as_ptr() as usize).next_multiple_of(32);
         let m2p = vec![0u64; count].leak();
-        Tables {
-            frame_table: aligned,
-            m2p: m2p.as_ptr() as usize,
-            frames,
-        }
+        Tables { frame_table: aligned, m2p: m2p.as_ptr() as usize, frames }
     });
     *kept = Some(tables);
     for (at, words) in [(tables.frame_table, 4 * count), (tables.m2p, count)] {
@@ -69,10 +65,7 @@ pub struct Random(u64);
 impl Random {
     /// Starts from `XENITH_SEED` in the environment, else from `default`, and prints the seed.
     pub fn from_env(default: u64) -> Self {
-        let seed = std::env::var("XENITH_SEED")
-            .ok()
-            .and_then(|s| s.parse().ok())
-            .unwrap_or(default);
+        let seed = std::env::var("XENITH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(default);
         std::println!("XENITH_SEED={seed}");
         Self::new(seed)
     }

@@ -29,19 +29,11 @@ pub struct Held {
 impl Held {
     /// A root table that a vCPU holds, a writable reference, or one to a descriptor page.
     pub fn typed(mfn: Mfn) -> Self {
-        Self {
-            mfn,
-            general: 1,
-            typed: 1,
-        }
+        Self { mfn, general: 1, typed: 1 }
     }
     /// A general reference.
     pub fn general(mfn: Mfn) -> Self {
-        Self {
-            mfn,
-            general: 1,
-            typed: 0,
-        }
+        Self { mfn, general: 1, typed: 0 }
     }
 }
 
@@ -70,16 +62,8 @@ macro_rules! ensure {
 ///
 /// # Errors
 /// The first broken rule, in words.
-pub fn check(
-    held: impl IntoIterator<Item = Held>,
-    may_map: &dyn Fn(DomId, DomId) -> bool,
-) -> Result<(), String> {
-    let mut audit = Audit {
-        tallies: vec![Tally::default(); frame::end() as usize],
-        may_map,
-        free: 0,
-        ram: 0,
-    };
+pub fn check(held: impl IntoIterator<Item = Held>, may_map: &dyn Fn(DomId, DomId) -> bool) -> Result<(), String> {
+    let mut audit = Audit { tallies: vec![Tally::default(); frame::end() as usize], may_map, free: 0, ram: 0 };
     for h in held {
         audit.add(h.mfn, h.general, h.typed);
     }
@@ -98,18 +82,8 @@ pub fn check(
             );
         }
     }
-    ensure!(
-        audit.free == buddy::free_frames(),
-        "7: {} frames look free, {} are",
-        audit.free,
-        buddy::free_frames()
-    );
-    ensure!(
-        audit.ram == buddy::total_frames(),
-        "7: {} frames of RAM, {} known",
-        audit.ram,
-        buddy::total_frames()
-    );
+    ensure!(audit.free == buddy::free_frames(), "7: {} frames look free, {} are", audit.free, buddy::free_frames());
+    ensure!(audit.ram == buddy::total_frames(), "7: {} frames of RAM, {} known", audit.ram, buddy::total_frames());
     Ok(())
 }
 
@@ -128,31 +102,14 @@ impl Audit<'_> {
             self.free += 1;
             ensure!(!s.allocated && !s.special, "7: {mfn} free yet {s:?}");
         }
-        self.add(
-            mfn,
-            u32::from(s.allocated),
-            u32::from(s.special && s.allocated),
-        );
+        self.add(mfn, u32::from(s.allocated), u32::from(s.special && s.allocated));
         self.add(mfn, u32::from(s.pinned), u32::from(s.pinned));
         self.add(mfn, u32::from(s.partial), u32::from(s.partial));
-        ensure!(
-            s.type_count == 0 || s.validated || s.partial,
-            "{mfn} left locked: {s:?}"
-        );
-        ensure!(
-            !(s.partial && (s.pinned || s.validated)),
-            "{mfn} partial and more: {s:?}"
-        );
+        ensure!(s.type_count == 0 || s.validated || s.partial, "{mfn} left locked: {s:?}");
+        ensure!(!(s.partial && (s.pinned || s.validated)), "{mfn} partial and more: {s:?}");
         if let Some(level) = s.page_type.level() {
-            ensure!(
-                s.type_count != 0 || !s.validated,
-                "{mfn} valid without references: {s:?}"
-            );
-            let entries = if s.partial {
-                usize::from(s.progress)
-            } else {
-                512
-            };
+            ensure!(s.type_count != 0 || !s.validated, "{mfn} valid without references: {s:?}");
+            let entries = if s.partial { usize::from(s.progress) } else { 512 };
             if s.type_count != 0 {
                 self.table(mfn, &s, level, entries)?;
             }
@@ -164,30 +121,17 @@ impl Audit<'_> {
         for i in 0..entries {
             let value = entry(mfn, i).load(Ordering::Relaxed);
             if level == 4 && (256..272).contains(&i) {
-                ensure!(
-                    s.partial || pt::is_hypervisor_slot(i, value),
-                    "4: L4 {mfn} slot {i} is {value:#x}"
-                );
+                ensure!(s.partial || pt::is_hypervisor_slot(i, value), "4: L4 {mfn} slot {i} is {value:#x}");
             } else if value & P != 0 {
-                if level == 1 {
-                    self.l1_entry(mfn, s, i, value)?
-                } else {
-                    self.table_entry(mfn, s, level, i, value)?
-                }
+                if level == 1 { self.l1_entry(mfn, s, i, value)? } else { self.table_entry(mfn, s, level, i, value)? }
             }
         }
         Ok(())
     }
 
     fn l1_entry(&mut self, mfn: Mfn, s: &FrameState, i: usize, value: u64) -> Result<(), String> {
-        ensure!(
-            value & !(flags::allowed_l1() | CACHE) == 0,
-            "4: L1 {mfn} entry {i} is {value:#x}"
-        );
-        ensure!(
-            flags::adjust_l1(value) == value,
-            "4: L1 {mfn} entry {i} is not adjusted: {value:#x}"
-        );
+        ensure!(value & !(flags::allowed_l1() | CACHE) == 0, "4: L1 {mfn} entry {i} is {value:#x}");
+        ensure!(flags::adjust_l1(value) == value, "4: L1 {mfn} entry {i} is not adjusted: {value:#x}");
         let target = flags::mfn_of(value);
         let Some(frame) = frame::ram(target) else {
             return Ok(());
@@ -208,23 +152,11 @@ impl Audit<'_> {
         Ok(())
     }
 
-    fn table_entry(
-        &mut self,
-        mfn: Mfn,
-        s: &FrameState,
-        level: u8,
-        i: usize,
-        value: u64,
-    ) -> Result<(), String> {
-        ensure!(
-            value & !flags::allowed_table() == 0,
-            "4: L{level} {mfn} entry {i} is {value:#x}"
-        );
+    fn table_entry(&mut self, mfn: Mfn, s: &FrameState, level: u8, i: usize, value: u64) -> Result<(), String> {
+        ensure!(value & !flags::allowed_table() == 0, "4: L{level} {mfn} entry {i} is {value:#x}");
         let target = flags::mfn_of(value);
         let Some(frame) = frame::ram(target) else {
-            return Err(alloc::format!(
-                "3: L{level} {mfn} entry {i} leads to no RAM: {value:#x}"
-            ));
+            return Err(alloc::format!("3: L{level} {mfn} entry {i} leads to no RAM: {value:#x}"));
         };
         let t = frame.state();
         self.add(target, 1, 1);
@@ -248,20 +180,9 @@ pub fn check_tlb() -> Result<(), String> {
             continue;
         };
         let s = frame.state();
-        let checked =
-            s.type_count != 0 && s.page_type != PageType::Writable && s.page_type != PageType::None;
-        ensure!(
-            !(cached.writable && checked),
-            "5: CPU {} can write {} at {va}, which is {s:?}",
-            cpu.0,
-            cached.mfn
-        );
-        ensure!(
-            s.owner != DomId::IDLE,
-            "5: CPU {} reaches the hypervisor's {} at {va}",
-            cpu.0,
-            cached.mfn
-        );
+        let checked = s.type_count != 0 && s.page_type != PageType::Writable && s.page_type != PageType::None;
+        ensure!(!(cached.writable && checked), "5: CPU {} can write {} at {va}, which is {s:?}", cpu.0, cached.mfn);
+        ensure!(s.owner != DomId::IDLE, "5: CPU {} reaches the hypervisor's {} at {va}", cpu.0, cached.mfn);
     }
     Ok(())
 }

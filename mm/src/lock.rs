@@ -40,10 +40,7 @@ impl<T> Lock<T> {
     /// Makes an unlocked lock.
     pub const fn new(rank: u8, value: T) -> Self {
         assert!(rank < 64);
-        Self {
-            rank,
-            inner: SpinMutex::new(value),
-        }
+        Self { rank, inner: SpinMutex::new(value) }
     }
     /// Returns the value; nobody else can hold the lock.
     pub fn into_inner(self) -> T {
@@ -56,29 +53,20 @@ impl<T: ?Sized> Lock<T> {
     #[inline]
     pub fn lock(&self) -> LockGuard<'_, T> {
         order::acquire(self.rank, false);
-        LockGuard {
-            rank: self.rank,
-            inner: self.inner.lock(),
-        }
+        LockGuard { rank: self.rank, inner: self.inner.lock() }
     }
     /// Waits for the lock while another of the same rank is held: the caller orders the two, by address or number.
     #[inline]
     pub fn lock_second(&self) -> LockGuard<'_, T> {
         order::acquire(self.rank, true);
-        LockGuard {
-            rank: order::NESTED,
-            inner: self.inner.lock(),
-        }
+        LockGuard { rank: order::NESTED, inner: self.inner.lock() }
     }
     /// Takes the lock if it is free.
     #[inline]
     pub fn try_lock(&self) -> Option<LockGuard<'_, T>> {
         let inner = self.inner.try_lock()?;
         order::note(self.rank);
-        Some(LockGuard {
-            rank: self.rank,
-            inner,
-        })
+        Some(LockGuard { rank: self.rank, inner })
     }
     /// Returns the value; the borrow proves that nobody else can hold the lock.
     pub fn get_mut(&mut self) -> &mut T {
@@ -101,18 +89,13 @@ impl<T: ?Sized> Lock<T> {
 
 impl<T: ?Sized> fmt::Debug for Lock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lock")
-            .field("rank", &self.rank)
-            .field("locked", &self.is_locked())
-            .finish_non_exhaustive()
+        f.debug_struct("Lock").field("rank", &self.rank).field("locked", &self.is_locked()).finish_non_exhaustive()
     }
 }
 
 impl<T: ?Sized> fmt::Debug for LockGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LockGuard")
-            .field("rank", &self.rank)
-            .finish_non_exhaustive()
+        f.debug_struct("LockGuard").field("rank", &self.rank).finish_non_exhaustive()
     }
 }
 
@@ -153,10 +136,7 @@ mod order {
     pub(super) fn acquire(rank: u8, second: bool) {
         let inner = held().load(Ordering::Relaxed) >> rank;
         let allowed = if second { 1 } else { 0 };
-        assert!(
-            inner & !allowed == 0,
-            "lock of rank {rank} wanted under inner ranks {inner:#b}"
-        );
+        assert!(inner & !allowed == 0, "lock of rank {rank} wanted under inner ranks {inner:#b}");
         if !second {
             held().fetch_or(1 << rank, Ordering::Relaxed);
         }

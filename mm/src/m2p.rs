@@ -3,10 +3,7 @@
 //!
 //! Guests read it directly; it is only as true as the frame's owner wants it to be, and the hypervisor decides nothing
 //! by it.
-#![expect(
-    unsafe_code,
-    reason = "the table is an array at an address given at start"
-)]
+#![expect(unsafe_code, reason = "the table is an array at an address given at start")]
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use hypercalls::{Mfn, Pfn};
@@ -38,10 +35,7 @@ fn entry(mfn: Mfn) -> Option<&'static AtomicU64> {
 
 /// Returns the frame's number in its owner's space.
 pub fn get(mfn: Mfn) -> Option<Pfn> {
-    entry(mfn)
-        .map(|e| e.load(Ordering::Relaxed))
-        .filter(|v| *v != INVALID)
-        .map(Pfn)
+    entry(mfn).map(|e| e.load(Ordering::Relaxed)).filter(|v| *v != INVALID).map(Pfn)
 }
 
 /// Sets a frame's number; a frame that the table does not cover has none.

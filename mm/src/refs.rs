@@ -52,9 +52,7 @@ impl WritableRef {
     /// # Errors
     /// `EINVAL`: not the owner; `EBUSY`: a page table or a descriptor page.
     pub fn get(mfn: Mfn, owner: DomId) -> Result<Self> {
-        PageRef::get(mfn, owner)
-            .ok_or(Errno::EINVAL)?
-            .into_writable()
+        PageRef::get(mfn, owner).ok_or(Errno::EINVAL)?.into_writable()
     }
     /// Returns the frame's number.
     pub fn mfn(&self) -> Mfn {

@@ -56,11 +56,7 @@ impl Drop for SharedFrame {
 /// Shares a frame of the hypervisor's for ever.
 pub fn share(mfn: Mfn, owner: DomId, how: Share) {
     if let Some(frame) = frame::ram(mfn) {
-        debug_assert_eq!(
-            frame.owner(),
-            DomId::IDLE,
-            "only the hypervisor's frames can be shared"
-        );
+        debug_assert_eq!(frame.owner(), DomId::IDLE, "only the hypervisor's frames can be shared");
         m2p::clear(mfn);
         // First what it may become, then who may ask.
         frame.fix_type(match how {

@@ -39,10 +39,7 @@ impl Walk {
 /// Walks from a root of the guest's. The hypervisor's part of the address space and addresses that are not canonical
 /// lead nowhere.
 pub fn walk(root: Mfn, va: GuestVa) -> Walk {
-    let mut seen = Walk {
-        entries: [0; 4],
-        l1e: None,
-    };
+    let mut seen = Walk { entries: [0; 4], l1e: None };
     if !va.is_canonical() || (HOLE_START..HOLE_END).contains(&va.0) {
         return seen;
     }

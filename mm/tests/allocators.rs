@@ -11,9 +11,7 @@ use std::alloc::{GlobalAlloc, Layout};
 fn random_allocations_never_overlap_and_all_come_back_merged() {
     let _machine = hosted::boot(4096, 1);
     let mut r = Random::from_env(7);
-    let largest = (0..=MAX_ORDER)
-        .rev()
-        .find_map(|o| buddy::alloc(o, ANYWHERE).map(|m| (o, m)));
+    let largest = (0..=MAX_ORDER).rev().find_map(|o| buddy::alloc(o, ANYWHERE).map(|m| (o, m)));
     let (order, mfn) = largest.expect("memory is free");
     buddy::free(mfn, order);
     let before = buddy::free_frames();
@@ -22,11 +20,7 @@ fn random_allocations_never_overlap_and_all_come_back_merged() {
     for tag in 1..4000 {
         if r.one_in(2) || live.is_empty() {
             let order = r.below(7) as u8;
-            let bits = if r.one_in(3) {
-                12 + r.below(13) as u32
-            } else {
-                ANYWHERE
-            };
+            let bits = if r.one_in(3) { 12 + r.below(13) as u32 } else { ANYWHERE };
             let Some(mfn) = buddy::alloc(order, bits) else {
                 continue;
             };
@@ -36,11 +30,7 @@ fn random_allocations_never_overlap_and_all_come_back_merged() {
                 "{mfn} of order {order} above {bits} bits"
             );
             for f in mfn.0..mfn.0 + (1 << order) {
-                assert_eq!(
-                    std::mem::replace(&mut owner[f as usize], tag),
-                    0,
-                    "{f:#x} allocated twice"
-                );
+                assert_eq!(std::mem::replace(&mut owner[f as usize], tag), 0, "{f:#x} allocated twice");
             }
             live.push((mfn, order, tag));
         } else {
@@ -53,13 +43,8 @@ fn random_allocations_never_overlap_and_all_come_back_merged() {
         let used: u64 = live.iter().map(|l| 1 << l.1).sum();
         assert_eq!(buddy::free_frames() + used, before);
     }
-    live.drain(..)
-        .for_each(|(mfn, order, _)| buddy::free(mfn, order));
-    assert_eq!(
-        buddy::alloc(order, ANYWHERE),
-        Some(mfn),
-        "merged to what it was"
-    );
+    live.drain(..).for_each(|(mfn, order, _)| buddy::free(mfn, order));
+    assert_eq!(buddy::alloc(order, ANYWHERE), Some(mfn), "merged to what it was");
 }
 
 #[test]
@@ -91,10 +76,7 @@ fn guests_get_zeroed_frames() {
     let f = buddy::alloc(3, ANYWHERE).unwrap();
     (0..8).for_each(|i| poke(f.add(i), 7, 0x5ec2e7));
     buddy::free(f, 3);
-    let again: Vec<Mfn> = (0..8)
-        .map(|_| a.populate(3, ANYWHERE))
-        .map_while(Result::ok)
-        .collect();
+    let again: Vec<Mfn> = (0..8).map(|_| a.populate(3, ANYWHERE)).map_while(Result::ok).collect();
     assert!(again.contains(&f));
     assert!((0..8).all(|i| peek(f.add(i), 7) == 0));
     let shared = SharedFrame::alloc(DomId(1), Share::ReadWrite).unwrap();
@@ -126,11 +108,7 @@ fn the_heap_keeps_objects_apart_and_gives_large_ones_back() {
     let free = buddy::free_frames();
     for n in 0..3000u32 {
         if r.one_in(2) || live.is_empty() {
-            let size = if r.one_in(20) {
-                1 + r.below(200_000)
-            } else {
-                1 + r.below(2000)
-            } as usize;
+            let size = if r.one_in(20) { 1 + r.below(200_000) } else { 1 + r.below(2000) } as usize;
             let layout = Layout::from_size_align(size, 1 << r.below(8)).unwrap();
             // SAFETY: the layout is not empty.
             let at = unsafe { heap.alloc(layout) };
@@ -142,11 +120,7 @@ fn the_heap_keeps_objects_apart_and_gives_large_ones_back() {
             let (at, layout, tag) = live.swap_remove(r.below(live.len() as u64) as usize);
             // SAFETY: allocated and filled above, freed once.
             unsafe {
-                assert!(
-                    std::slice::from_raw_parts(at, layout.size())
-                        .iter()
-                        .all(|b| *b == tag)
-                );
+                assert!(std::slice::from_raw_parts(at, layout.size()).iter().all(|b| *b == tag));
                 heap.dealloc(at, layout);
             }
             large += u64::from(layout.size() >= 32 << 10);
@@ -158,11 +132,7 @@ fn the_heap_keeps_objects_apart_and_gives_large_ones_back() {
     }
     let (used, size) = heap.usage();
     assert!(large > 0 && used == 0, "{used} of {size} bytes left");
-    assert_eq!(
-        buddy::free_frames(),
-        free - (size as u64 >> 12),
-        "only the regions stay"
-    );
+    assert_eq!(buddy::free_frames(), free - (size as u64 >> 12), "only the regions stay");
 }
 
 #[test]

@@ -38,30 +38,14 @@ fn forest(d: &Domain, bad: Option<(usize, usize)>) -> Mfn {
 }
 
 fn partial_frames(d: &Domain) -> usize {
-    d.frames
-        .iter()
-        .filter(|f| mm::page_info(**f).is_some_and(|s| s.partial))
-        .count()
+    d.frames.iter().filter(|f| mm::page_info(**f).is_some_and(|s| s.partial)).count()
 }
 
 fn snapshot(d: &Domain) -> Vec<(mm::PageType, u32, u32, bool)> {
     let of = |s: mm::FrameState| {
-        (
-            if s.type_count == 0 {
-                mm::PageType::None
-            } else {
-                s.page_type
-            },
-            s.type_count,
-            s.count,
-            s.pinned,
-        )
+        (if s.type_count == 0 { mm::PageType::None } else { s.page_type }, s.type_count, s.count, s.pinned)
     };
-    d.frames
-        .iter()
-        .filter_map(|f| mm::page_info(*f))
-        .map(of)
-        .collect()
+    d.frames.iter().filter_map(|f| mm::page_info(*f)).map(of).collect()
 }
 
 /// Runs `act` with an interruption after each `every` questions and compares with an uninterrupted run.
@@ -88,26 +72,15 @@ fn compare(setup: impl Fn(&mut Domain), act: impl Fn(&mut Domain) -> Result<(), 
             arch::cpu::preempt_after(None);
             w.check();
         }
-        assert_eq!(
-            partial_frames(w.d()),
-            0,
-            "interrupted every {every}: left half done"
-        );
+        assert_eq!(partial_frames(w.d()), 0, "interrupted every {every}: left half done");
         let got = (result, snapshot(w.d()));
-        assert_eq!(
-            &got,
-            want.get_or_insert_with(|| got.clone()),
-            "interrupted every {every}"
-        );
+        assert_eq!(&got, want.get_or_insert_with(|| got.clone()), "interrupted every {every}");
     }
 }
 
 #[test]
 fn pinning() {
-    compare(
-        |d| _ = forest(d, None),
-        |d| d.once(|t, c| t.pin(c, forest_root(c, 0), 4)),
-    );
+    compare(|d| _ = forest(d, None), |d| d.once(|t, c| t.pin(c, forest_root(c, 0), 4)));
 }
 
 /// The frame with this index in the list of the domain's frames.
@@ -122,10 +95,7 @@ fn pinning_what_is_bad_at_every_place() {
     for table in 0..10 {
         for index in [0, 2, 299, 511] {
             if table == 0 || index != 511 {
-                compare(
-                    |d| _ = forest(d, Some((table, index))),
-                    |d| d.once(|t, c| t.pin(c, forest_root(c, 0), 4)),
-                );
+                compare(|d| _ = forest(d, Some((table, index))), |d| d.once(|t, c| t.pin(c, forest_root(c, 0), 4)));
             }
         }
     }

@@ -22,11 +22,7 @@ fn a_tree_is_validated_once_and_torn_down_whole() {
     assert_eq!(kind(data), (PageType::Writable, 1));
     assert_eq!(read(l1, 0), to(data, P | RW | US | GUEST_KERNEL));
     assert_eq!(read(l4, 0), to(l3, TABLE | A));
-    assert_ne!(
-        read(l4, 300),
-        1,
-        "no guest content survives in a hypervisor slot"
-    );
+    assert_ne!(read(l4, 300), 1, "no guest content survives in a hypervisor slot");
     w.d().unpin(l4).unwrap();
     w.check();
     for f in [l4, l3, l2, l1, data] {
@@ -54,11 +50,7 @@ fn a_table_cannot_be_mapped_writable_and_a_writable_frame_cannot_be_a_table() {
     w.d().pin(l4, 4).unwrap();
     assert_eq!(w.d().set(l1, 1, to(l4, P | RW)), Err(Errno::EBUSY));
     w.d().set(l1, 1, to(l4, P)).unwrap();
-    assert_eq!(
-        w.d().set(l1, 1, to(l4, P | RW)),
-        Err(Errno::EBUSY),
-        "nor by adding RW to a mapping"
-    );
+    assert_eq!(w.d().set(l1, 1, to(l4, P | RW)), Err(Errno::EBUSY), "nor by adding RW to a mapping");
     let other = w.d().frames[20];
     w.d().set(l1, 2, to(other, P | RW)).unwrap();
     assert_eq!(w.d().pin(other, 1), Err(Errno::EINVAL));
@@ -73,14 +65,8 @@ fn xsa_148_no_large_pages_in_any_update_or_validation() {
     let [l4, l3, l2, l1] = tree(w.d(), 0);
     w.d().pin(l4, 4).unwrap();
     for (table, next) in [(l4, l3), (l3, l2), (l2, l1)] {
-        assert_eq!(
-            w.d().set(table, 0, to(next, TABLE | PSE)),
-            Err(Errno::EINVAL)
-        );
-        assert_eq!(
-            w.d().set(table, 1, to(Mfn(0), TABLE | PSE)),
-            Err(Errno::EINVAL)
-        );
+        assert_eq!(w.d().set(table, 0, to(next, TABLE | PSE)), Err(Errno::EINVAL));
+        assert_eq!(w.d().set(table, 1, to(Mfn(0), TABLE | PSE)), Err(Errno::EINVAL));
     }
     let fresh = w.d().frames[30];
     poke(fresh, 5, to(Mfn(0), TABLE | PSE));
@@ -99,13 +85,7 @@ fn xsa_182_the_fast_path_decides_as_the_slow_one_at_every_level() {
     let tables = tree(w.d(), 0);
     w.d().pin(tables[0], 4).unwrap();
     let bits = [P, RW, US, PWT, PCD, A, D, PSE, G, 1 << 9, 1 << 52, NX];
-    let combine = |n: usize| {
-        bits.iter()
-            .enumerate()
-            .filter(|(i, _)| n >> i & 1 != 0)
-            .map(|(_, b)| b)
-            .sum::<u64>()
-    };
+    let combine = |n: usize| bits.iter().enumerate().filter(|(i, _)| n >> i & 1 != 0).map(|(_, b)| b).sum::<u64>();
     let targets = [tables[1], tables[2], tables[3], data];
     for devices in [false, true] {
         w.d().devices = devices;
@@ -113,9 +93,7 @@ fn xsa_182_the_fast_path_decides_as_the_slow_one_at_every_level() {
             let results: Vec<_> = (0..1 << bits.len())
                 .map(|n| {
                     w.d().set(table, 7, 0).unwrap();
-                    w.d()
-                        .set(table, 7, to(target, combine(n)))
-                        .map(|()| read(table, 7))
+                    w.d().set(table, 7, to(target, combine(n))).map(|()| read(table, 7))
                 })
                 .collect();
             let good: Vec<usize> = (0..results.len()).filter(|n| results[*n].is_ok()).collect();
@@ -214,32 +192,14 @@ fn frames_of_others_and_of_the_hypervisor_cannot_be_mapped_or_used() {
         assert_eq!(w.d().set(l1, 1, to(frame, P)), Err(Errno::EBUSY));
         assert_eq!(w.d().set(l2, 1, to(frame, P)), Err(Errno::EINVAL));
         assert_eq!(w.d().pin(frame, 1), Err(Errno::EINVAL));
-        assert_eq!(
-            w.d().set(frame, 0, 0),
-            Err(Errno::EINVAL),
-            "not even as plain memory"
-        );
+        assert_eq!(w.d().set(frame, 0, 0), Err(Errno::EINVAL), "not even as plain memory");
     }
-    w.domains[0]
-        .set_foreign(DomId(2), l1, 1, to(theirs, P | RW))
-        .unwrap();
-    assert_eq!(
-        w.domains[0].set_foreign(DomId(2), l2, 1, 0),
-        Err(Errno::EINVAL),
-        "tables are their owner's only"
-    );
-    assert_eq!(
-        w.domains[1].pin(theirs, 1),
-        Err(Errno::EINVAL),
-        "mapped writable by another"
-    );
+    w.domains[0].set_foreign(DomId(2), l1, 1, to(theirs, P | RW)).unwrap();
+    assert_eq!(w.domains[0].set_foreign(DomId(2), l2, 1, 0), Err(Errno::EINVAL), "tables are their owner's only");
+    assert_eq!(w.domains[1].pin(theirs, 1), Err(Errno::EINVAL), "mapped writable by another");
     w.check();
     w.d().set(l1, 1, to(theirs, P)).unwrap();
-    assert_eq!(
-        w.d().set(l1, 1, to(theirs, P | RW)),
-        Err(Errno::EBUSY),
-        "rights do not come back by themselves"
-    );
+    assert_eq!(w.d().set(l1, 1, to(theirs, P | RW)), Err(Errno::EBUSY), "rights do not come back by themselves");
     w.d().set(l1, 1, 0).unwrap();
     mm::buddy::free(own, 0);
     w.check();
@@ -260,11 +220,7 @@ fn device_memory_is_uncached_and_only_for_those_who_may() {
     w.d().set(l1, 0, to(device, P | PWT)).unwrap();
     assert_eq!(read(l1, 0) & (PWT | PCD | PAT), PWT | PCD);
     w.d().set(l1, 0, to(device, P | PAT)).unwrap();
-    assert_eq!(
-        read(l1, 0) & (PWT | PCD | PAT),
-        PAT,
-        "write-combining stays"
-    );
+    assert_eq!(read(l1, 0) & (PWT | PCD | PAT), PAT, "write-combining stays");
     w.d().set(l1, 1, to(read_only, P | RW)).unwrap();
     assert_eq!(read(l1, 1) & RW, 0);
     w.d().set(l1, 1, to(read_only, P | RW)).unwrap();
@@ -278,15 +234,8 @@ fn updates_of_plain_memory_are_plain_writes() {
     let f = w.d().frames[9];
     w.d().set(f, 3, 0xdead_beef).unwrap();
     assert_eq!(read(f, 3), 0xdead_beef);
-    assert_eq!(
-        w.d()
-            .once(|t, c| t.mod_entry(c, Maddr(f.maddr().0 + 4), 1, Write::Plain)),
-        Err(Errno::EINVAL)
-    );
-    assert_eq!(
-        w.d().once(|t, c| t.mod_l1(c, slot(f, 3), 1, Write::Plain)),
-        Err(Errno::EINVAL)
-    );
+    assert_eq!(w.d().once(|t, c| t.mod_entry(c, Maddr(f.maddr().0 + 4), 1, Write::Plain)), Err(Errno::EINVAL));
+    assert_eq!(w.d().once(|t, c| t.mod_l1(c, slot(f, 3), 1, Write::Plain)), Err(Errno::EINVAL));
     w.check();
 }
 
@@ -297,9 +246,7 @@ fn accessed_and_dirty_are_kept_when_asked_for() {
     let [_, _, _, l1] = tree(w.d(), to(f, P | RW | US | A | D));
     w.d().pin(l1, 1).unwrap();
     for value in [to(f, P | US), to(f, AVAIL)] {
-        w.d()
-            .once(|t, c| t.mod_entry(c, slot(l1, 0), value, Write::PreserveAd))
-            .unwrap();
+        w.d().once(|t, c| t.mod_entry(c, slot(l1, 0), value, Write::PreserveAd)).unwrap();
         assert_eq!(read(l1, 0) & (A | D), A | D);
     }
     w.check();
@@ -312,10 +259,7 @@ fn compare_exchange_changes_only_what_it_expects() {
     let [_, _, _, l1] = tree(w.d(), to(f, P | RW | US));
     w.d().pin(l1, 1).unwrap();
     let is = read(l1, 0);
-    let mut cas = |expected, new| {
-        w.d()
-            .once(|t, c| t.cmpxchg_l1(c, slot(l1, 0), expected, new))
-    };
+    let mut cas = |expected, new| w.d().once(|t, c| t.cmpxchg_l1(c, slot(l1, 0), expected, new));
     assert_eq!(cas(0, to(g, P)), Ok(is));
     assert_eq!(read(l1, 0), is);
     assert_eq!(cas(is, to(g, P | RW)), Ok(is));
@@ -337,14 +281,8 @@ fn segment_descriptor_pages_are_checked_and_not_writable() {
     assert_eq!(read(f, 1), 0x00af_fb00_0000_ffff, "level 3 is forced");
     assert_eq!(w.d().set(l1, 0, to(f, P | RW)), Err(Errno::EBUSY));
     assert_eq!(w.d().set(f, 2, 1), Err(Errno::EINVAL));
-    assert_eq!(
-        w.d()
-            .once(|t, c| t.update_descriptor(c, slot(f, 2), 0x0000_8900_0000_0000)),
-        Err(Errno::EINVAL)
-    );
-    w.d()
-        .once(|t, c| t.update_descriptor(c, slot(f, 2), 0x00cf_9300_0000_ffff))
-        .unwrap();
+    assert_eq!(w.d().once(|t, c| t.update_descriptor(c, slot(f, 2), 0x0000_8900_0000_0000)), Err(Errno::EINVAL));
+    w.d().once(|t, c| t.update_descriptor(c, slot(f, 2), 0x00cf_9300_0000_ffff)).unwrap();
     assert_eq!(read(f, 2), 0x00cf_f300_0000_ffff);
     w.check_with(&[Held::typed(f)]);
     drop(gdt);
@@ -365,10 +303,7 @@ fn xsa_248_shared_frames_stay_the_hypervisors() {
     w.d().pin(l1, 1).unwrap();
     w.d().set(l1, 0, to(info.mfn(), P | RW)).unwrap();
     w.d().set(l1, 1, to(status.mfn(), P)).unwrap();
-    assert_eq!(
-        w.d().set(l1, 1, to(status.mfn(), P | RW)),
-        Err(Errno::EBUSY)
-    );
+    assert_eq!(w.d().set(l1, 1, to(status.mfn(), P | RW)), Err(Errno::EBUSY));
     for f in [info.mfn(), status.mfn()] {
         assert_eq!(w.d().pin(f, 1), Err(Errno::EINVAL));
         assert_eq!(w.d().account.give_up(f), Err(Errno::EINVAL));
@@ -446,11 +381,7 @@ fn xsa_401_408_a_stale_translation_never_outlives_a_change_of_type() {
     arch::guest::copy_to(hypercalls::GuestVa(0), &[0; 8]).unwrap();
     let flushes = arch::tlb::full_flushes();
     w.d().set(l1, 0, to(f, P | US)).unwrap();
-    assert_eq!(
-        arch::tlb::full_flushes(),
-        flushes,
-        "L1 changes flush nothing"
-    );
+    assert_eq!(arch::tlb::full_flushes(), flushes, "L1 changes flush nothing");
     arch::guest::copy_to(hypercalls::GuestVa(0), &[0; 8]).expect("stale, as on hardware");
     w.d().pin(f, 1).unwrap();
     assert_eq!(arch::tlb::full_flushes(), flushes + 1);
@@ -515,24 +446,15 @@ fn a_destroyed_domain_leaves_nothing_behind() {
     w.d().pin(l4, 4).unwrap();
     w.d().pin(l1, 1).unwrap();
     w.d().root(l4, RootUse::Kernel).unwrap();
-    w.domains[0]
-        .set_foreign(DomId(2), l1, 1, to(theirs, P | RW))
-        .unwrap();
+    w.domains[0].set_foreign(DomId(2), l1, 1, to(theirs, P | RW)).unwrap();
     w.domains[1].destroy();
     w.check();
-    assert_eq!(
-        w.domains[1].account.owned(),
-        1,
-        "one frame is mapped by the other"
-    );
+    assert_eq!(w.domains[1].account.owned(), 1, "one frame is mapped by the other");
     assert_eq!(w.domains[1].account.close(), Err(Errno::EBUSY));
     w.d().destroy();
     w.check();
     assert_eq!(mm::buddy::free_frames(), before + 80);
-    assert_eq!(
-        (w.domains[0].account.owned(), w.domains[1].account.owned()),
-        (0, 0)
-    );
+    assert_eq!((w.domains[0].account.owned(), w.domains[1].account.owned()), (0, 0));
     w.domains[1].account.close().unwrap();
     w.domains[0].account.close().unwrap();
 }

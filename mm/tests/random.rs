@@ -31,14 +31,7 @@ impl Player {
         let r = Random::from_env(seed);
         let mut w = World::new(2, FRAMES);
         w.domains[0].devices = true;
-        Self {
-            w,
-            r,
-            pages: vec![],
-            writable: vec![],
-            descriptors: vec![],
-            loaded: [None; 2],
-        }
+        Self { w, r, pages: vec![], writable: vec![], descriptors: vec![], loaded: [None; 2] }
     }
     fn who(&mut self) -> usize {
         self.r.below(2) as usize
@@ -58,12 +51,9 @@ impl Player {
         if self.r.one_in(5) {
             return self.r.below(u64::MAX) & !P;
         }
-        let mut flags =
-            P | (self.r.below(2) * RW) | (self.r.below(2) * US) | (self.r.below(2) * (A | D));
+        let mut flags = P | (self.r.below(2) * RW) | (self.r.below(2) * US) | (self.r.below(2) * (A | D));
         if self.r.one_in(10) {
-            flags |= self
-                .r
-                .pick(&[PSE, G, NX, GUEST_KERNEL, CACHE & (PSE - 1), 1 << 50]);
+            flags |= self.r.pick(&[PSE, G, NX, GUEST_KERNEL, CACHE & (PSE - 1), 1 << 50]);
         }
         let mfn = match self.r.below(30) {
             0 => Mfn(self.r.below(1 << 20)),
@@ -90,17 +80,9 @@ impl Player {
         fd: DomId,
         mut call: impl FnMut(&mut mm::PageTables, &mm::PtCtx<'_>) -> Result<(), Errno>,
     ) {
-        let tries = if self.r.one_in(4) {
-            1 + self.r.below(3)
-        } else {
-            10_000
-        };
+        let tries = if self.r.one_in(4) { 1 + self.r.below(3) } else { 10_000 };
         for _ in 0..tries {
-            let budget = if self.r.one_in(3) {
-                None
-            } else {
-                Some(self.r.below(4))
-            };
+            let budget = if self.r.one_in(3) { None } else { Some(self.r.below(4)) };
             arch::cpu::preempt_after(budget);
             let result = self.w.domains[who].once_foreign(fd, &mut call);
             arch::cpu::preempt_after(None);
@@ -151,30 +133,16 @@ impl Player {
     fn update(&mut self, who: usize, fd: DomId) {
         let level = self.level();
         let (mfn, index, value) = (self.frame(who, level), self.index(), self.value(who, level));
-        let value = if fd == self.w.domains[who].id() {
-            value
-        } else {
-            to(self.frame(2 - fd.0 as usize, 0), value & 7)
-        };
-        let how = if self.r.one_in(2) {
-            Write::Plain
-        } else {
-            Write::PreserveAd
-        };
+        let value =
+            if fd == self.w.domains[who].id() { value } else { to(self.frame(2 - fd.0 as usize, 0), value & 7) };
+        let how = if self.r.one_in(2) { Write::Plain } else { Write::PreserveAd };
         self.run(who, fd, |t, c| t.mod_entry(c, slot(mfn, index), value, how));
     }
     fn compare_exchange(&mut self, who: usize) {
         let (mfn, index, value) = (self.frame(who, 1), self.index(), self.value(who, 1));
-        let expected = if self.r.one_in(4) {
-            0
-        } else {
-            read(mfn, index)
-        };
+        let expected = if self.r.one_in(4) { 0 } else { read(mfn, index) };
         let id = self.w.domains[who].id();
-        self.run(who, id, |t, c| {
-            t.cmpxchg_l1(c, slot(mfn, index), expected, value)
-                .map(|_| ())
-        });
+        self.run(who, id, |t, c| t.cmpxchg_l1(c, slot(mfn, index), expected, value).map(|_| ()));
     }
     fn get_root(&mut self, who: usize) {
         let (mfn, id) = (self.frame(who, 4), self.w.domains[who].id());
@@ -198,11 +166,7 @@ impl Player {
                 self.load(cpu, None);
             }
         }
-        arch::cpu::preempt_after(if self.r.one_in(2) {
-            Some(self.r.below(3))
-        } else {
-            None
-        });
+        arch::cpu::preempt_after(if self.r.one_in(2) { Some(self.r.below(3)) } else { None });
         let root = self.w.domains[who].roots.swap_remove(n);
         self.w.domains[who]
             .once(|t, c| {
@@ -245,11 +209,7 @@ impl Player {
         for level in (0..4).rev() {
             let present = |i: &usize| !(256..272).contains(i) && read(table, *i) & P != 0;
             let there: Vec<usize> = INDEXES.into_iter().filter(present).collect();
-            let index = if there.is_empty() {
-                self.index()
-            } else {
-                self.r.pick(&there)
-            };
+            let index = if there.is_empty() { self.index() } else { self.r.pick(&there) };
             va |= (index as u64) << (12 + 9 * level);
             if there.is_empty() {
                 break;
@@ -287,20 +247,10 @@ impl Player {
             }
             INDEXES.iter().for_each(|i| poke(table, *i, 0));
             for _ in 0..1 + self.r.below(3) {
-                let next = tables
-                    .get(n + 1)
-                    .copied()
-                    .unwrap_or_else(|| self.w.domains[who].frames[0]);
+                let next = tables.get(n + 1).copied().unwrap_or_else(|| self.w.domains[who].frames[0]);
                 let next = if n == 3 { self.frame(who, 0) } else { next };
                 let index = self.r.pick(&[0, 1, 2, 255, 511]);
-                poke(
-                    table,
-                    index,
-                    to(
-                        next,
-                        P | US | if n == 3 { RW * self.r.below(2) } else { RW },
-                    ),
-                );
+                poke(table, index, to(next, P | US | if n == 3 { RW * self.r.below(2) } else { RW }));
             }
         }
         let mut got = None;
@@ -328,11 +278,7 @@ impl Player {
         };
         let id = self.w.domains[who].id();
         if let Some(at) = mm::walk(root, va).l1e {
-            let value = self.r.pick(&[
-                0,
-                to(cached.mfn, P),
-                to(self.w.domains[who].frames[22], P | RW),
-            ]);
+            let value = self.r.pick(&[0, to(cached.mfn, P), to(self.w.domains[who].frames[22], P | RW)]);
             self.run(who, id, |t, c| t.mod_entry(c, at, value, Write::Plain));
         }
         match self.r.below(3) {
@@ -411,19 +357,12 @@ impl Player {
             }
             self.check();
         }
-        assert_eq!(
-            mm::buddy::free_frames() + 1,
-            mm::buddy::total_frames(),
-            "every frame is back"
-        );
+        assert_eq!(mm::buddy::free_frames() + 1, mm::buddy::total_frames(), "every frame is back");
     }
 }
 
 fn play(seed: u64) {
-    let steps = std::env::var("XENITH_STEPS")
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(1500);
+    let steps = std::env::var("XENITH_STEPS").ok().and_then(|s| s.parse().ok()).unwrap_or(1500);
     let mut player = Player::new(seed);
     for _ in 0..steps {
         player.step();
@@ -444,9 +383,5 @@ fn random_sequences_keep_all_rules_2() {
 
 #[test]
 fn random_sequences_keep_all_rules_3() {
-    play(
-        std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(3, |d| d.as_nanos() as u64 >> 10),
-    );
+    play(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(3, |d| d.as_nanos() as u64 >> 10));
 }

@@ -52,9 +52,7 @@ impl CpuSet {
 
     /// True when the CPU is in the set.
     pub fn contains(&self, cpu: Cpu) -> bool {
-        self.0
-            .get(cpu.index() / 64)
-            .is_some_and(|word| word & (1 << (cpu.0 % 64)) != 0)
+        self.0.get(cpu.index() / 64).is_some_and(|word| word & (1 << (cpu.0 % 64)) != 0)
     }
 
     /// True when no CPU is in the set.
@@ -135,17 +133,11 @@ pub struct Affinity {
 
 impl Affinity {
     /// Anywhere.
-    pub const ANY: Self = Self {
-        hard: CpuSet::ALL,
-        soft: CpuSet::ALL,
-    };
+    pub const ANY: Self = Self { hard: CpuSet::ALL, soft: CpuSet::ALL };
 
     /// Returns the affinity to one CPU.
     pub fn pinned(cpu: Cpu) -> Self {
-        Self {
-            hard: CpuSet::of(cpu),
-            soft: CpuSet::ALL,
-        }
+        Self { hard: CpuSet::of(cpu), soft: CpuSet::ALL }
     }
 
     /// True when it can never move.
@@ -166,10 +158,7 @@ mod tests {
         assert_eq!(set.first_from(Cpu(201)), Some(Cpu(3)));
         assert_eq!(CpuSet::of(Cpu(3)).first_from(Cpu(5)), Some(Cpu(3)));
         assert_eq!(CpuSet::EMPTY.first_from(Cpu(9)), None);
-        assert_eq!(
-            set.iter().collect::<alloc::vec::Vec<_>>(),
-            [Cpu(3), Cpu(64), Cpu(200)]
-        );
+        assert_eq!(set.iter().collect::<alloc::vec::Vec<_>>(), [Cpu(3), Cpu(64), Cpu(200)]);
         assert!(!set.contains(Cpu(1000)) && set.len() == 3);
     }
 }

@@ -26,14 +26,7 @@ pub(crate) struct Group {
 
 impl Default for Group {
     fn default() -> Self {
-        Self {
-            weight: DEFAULT_WEIGHT,
-            cap_percent: 0,
-            budget: 0,
-            period: 0,
-            members: 0,
-            running: 0,
-        }
+        Self { weight: DEFAULT_WEIGHT, cap_percent: 0, budget: 0, period: 0, members: 0, running: 0 }
     }
 }
 
@@ -65,9 +58,7 @@ impl Group {
     /// Takes what a unit has run from the budget.
     pub(crate) fn spend(&mut self, ns: u64) {
         if self.cap_percent != 0 {
-            self.budget = self
-                .budget
-                .saturating_sub(i64::try_from(ns).unwrap_or(i64::MAX));
+            self.budget = self.budget.saturating_sub(i64::try_from(ns).unwrap_or(i64::MAX));
         }
     }
 

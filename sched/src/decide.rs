@@ -27,11 +27,7 @@ impl Scheduler {
         self.choose(now, cpu, &mut poke);
         let until = self.finish(now, cpu, &mut poke);
         poke.remove(cpu);
-        Decision {
-            next: self.cpus[cpu.index()].current,
-            until,
-            poke,
-        }
+        Decision { next: self.cpus[cpu.index()].current, until, poke }
     }
 
     /// Gives a unit that is nowhere a CPU to wait for. Returns that CPU when it must be told.
@@ -81,11 +77,7 @@ impl Scheduler {
         };
         let weight = self.groups.get(&unit.group).map_or(1, |group| group.weight);
         let state = &mut self.cpus[cpu.index()];
-        let claim = if unit.fresh {
-            0
-        } else {
-            Vtime::from(self.params.slice_ns)
-        };
+        let claim = if unit.fresh { 0 } else { Vtime::from(self.params.slice_ns) };
         let debt = 2 * charge(self.params.slice_ns, weight) + Vtime::from(self.params.slice_ns);
         let empty = state.is_empty();
         let middle = match reference {
@@ -100,9 +92,7 @@ impl Scheduler {
         if empty {
             state.floor = unit.vtime;
         }
-        state
-            .queue
-            .insert((unit.vtime, id), unit.affinity.is_pinned());
+        state.queue.insert((unit.vtime, id), unit.affinity.is_pinned());
         self.idle.remove(cpu);
         self.lone.remove(cpu);
         self.publish(cpu);
@@ -115,9 +105,7 @@ impl Scheduler {
                 break;
             }
             self.detach(id);
-            self.place(now, id)
-                .into_iter()
-                .for_each(|cpu| poke.insert(cpu));
+            self.place(now, id).into_iter().for_each(|cpu| poke.insert(cpu));
         }
     }
 
@@ -139,10 +127,7 @@ impl Scheduler {
     /// Returns the virtual time of the unit on a CPU that is furthest behind, running or waiting.
     fn front(&self, cpu: Cpu) -> Option<Vtime> {
         let state = &self.cpus[cpu.index()];
-        let current = state
-            .current
-            .and_then(|id| self.units.get(&id))
-            .map(|unit| unit.vtime);
+        let current = state.current.and_then(|id| self.units.get(&id)).map(|unit| unit.vtime);
         let head = state.queue.head().map(|(vtime, _)| vtime);
         Some(state.base + current.into_iter().chain(head).min()?)
     }
@@ -157,9 +142,7 @@ impl Scheduler {
         };
         if !unit.affinity.hard.contains(cpu) {
             self.detach(id);
-            self.place(now, id)
-                .into_iter()
-                .for_each(|cpu| poke.insert(cpu));
+            self.place(now, id).into_iter().for_each(|cpu| poke.insert(cpu));
         } else if !self.has_budget(now, id) {
             self.detach(id);
             self.park(cpu, id);
@@ -203,14 +186,10 @@ impl Scheduler {
         let state = &self.cpus[cpu.index()];
         let grain = Vtime::from(self.params.grain_ns);
         let head = state.queue.head();
-        let current = state
-            .current
-            .and_then(|id| Some((self.units.get(&id)?.vtime, id)));
+        let current = state.current.and_then(|id| Some((self.units.get(&id)?.vtime, id)));
         let local: Option<Entry> = match (current, head) {
             (Some(_), Some(head)) if state.yielded => Some(head),
-            (Some(current), _)
-                if now.saturating_sub(state.dispatched) < self.params.ratelimit_ns =>
-            {
+            (Some(current), _) if now.saturating_sub(state.dispatched) < self.params.ratelimit_ns => {
                 return Some(current.1);
             }
             (Some(current), Some(head)) if head.0 + grain <= current.0 => Some(head),
@@ -256,17 +235,12 @@ impl Scheduler {
 
     /// Puts the unit that ran back: to an idle CPU that it may use, else into this one's queue.
     fn requeue(&mut self, now: u64, cpu: Cpu, id: UnitId, poke: &mut CpuSet) {
-        let idle = self.units.get(&id).and_then(|unit| {
-            self.idle
-                .and(&unit.affinity.hard)
-                .and(&unit.affinity.soft)
-                .first_from(cpu)
-        });
+        let idle = self
+            .units
+            .get(&id)
+            .and_then(|unit| self.idle.and(&unit.affinity.hard).and(&unit.affinity.soft).first_from(cpu));
         match idle {
-            Some(_) => self
-                .place(now, id)
-                .into_iter()
-                .for_each(|cpu| poke.insert(cpu)),
+            Some(_) => self.place(now, id).into_iter().for_each(|cpu| poke.insert(cpu)),
             None => self.enqueue(cpu, id),
         }
     }
@@ -332,9 +306,7 @@ impl Scheduler {
             let at = now + time_for(lead, weight).min(self.params.slice_ns);
             at.max(state.dispatched + self.params.ratelimit_ns)
         });
-        let spent = group
-            .and_then(|group| group.grant())
-            .map(|grant| now + grant);
+        let spent = group.and_then(|group| group.grant()).map(|grant| now + grant);
         turn.into_iter().chain(spent).chain(parked).min()
     }
 

@@ -71,12 +71,7 @@ pub struct Params {
 
 impl Default for Params {
     fn default() -> Self {
-        Self {
-            ratelimit_ns: 1_000_000,
-            slice_ns: 10_000_000,
-            grain_ns: 1_500_000,
-            cap_period_ns: 10_000_000,
-        }
+        Self { ratelimit_ns: 1_000_000, slice_ns: 10_000_000, grain_ns: 1_500_000, cap_period_ns: 10_000_000 }
     }
 }
 

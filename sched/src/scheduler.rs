@@ -68,11 +68,7 @@ impl Scheduler {
         if self.cpus.len() <= cpu.index() {
             self.cpus.resize_with(cpu.index() + 1, CpuState::default);
         }
-        self.cpus[cpu.index()] = CpuState {
-            pending: true,
-            accounted: now,
-            ..CpuState::default()
-        };
+        self.cpus[cpu.index()] = CpuState { pending: true, accounted: now, ..CpuState::default() };
         self.online.insert(cpu);
         for id in core::mem::take(&mut self.stranded) {
             self.place(now, id);
@@ -93,19 +89,11 @@ impl Scheduler {
             Place::Queued(at) | Place::Running(at) | Place::Parked(at, _) => at == cpu,
             Place::Blocked | Place::Stranded => false,
         };
-        let moved: Vec<UnitId> = self
-            .units
-            .iter()
-            .filter(|(_, unit)| here(unit.place))
-            .map(|(id, _)| *id)
-            .collect();
+        let moved: Vec<UnitId> = self.units.iter().filter(|(_, unit)| here(unit.place)).map(|(id, _)| *id).collect();
         for id in &moved {
             self.detach(*id);
         }
-        moved
-            .into_iter()
-            .map(|id| (id, self.place(now, id)))
-            .collect()
+        moved.into_iter().map(|id| (id, self.place(now, id))).collect()
     }
 
     /// Adds a unit, asleep, to a group. A group that has no other unit begins with the default
@@ -115,23 +103,9 @@ impl Scheduler {
             return;
         }
         self.groups.entry(group).or_default().members += 1;
-        let home = affinity
-            .soft
-            .and(&affinity.hard)
-            .first_from(Cpu(0))
-            .unwrap_or_default();
-        self.units.insert(
-            unit,
-            Unit {
-                group,
-                affinity,
-                place: Place::Blocked,
-                home,
-                vtime: 0,
-                fresh: true,
-                runtime_ns: 0,
-            },
-        );
+        let home = affinity.soft.and(&affinity.hard).first_from(Cpu(0)).unwrap_or_default();
+        self.units
+            .insert(unit, Unit { group, affinity, place: Place::Blocked, home, vtime: 0, fresh: true, runtime_ns: 0 });
     }
 
     /// Removes a unit, and with the last one its group. Returns the CPU that still runs it and shall
@@ -202,13 +176,7 @@ impl Scheduler {
 
     /// Sets a group's weight, and its cap in percent of one CPU (0 for none). Returns the CPUs that
     /// shall call `schedule`.
-    pub fn set_weight_cap(
-        &mut self,
-        now: u64,
-        group: GroupId,
-        weight: u32,
-        cap_percent: u32,
-    ) -> CpuSet {
+    pub fn set_weight_cap(&mut self, now: u64, group: GroupId, weight: u32, cap_percent: u32) -> CpuSet {
         for cpu in self.online.iter() {
             self.account(now, cpu);
         }
@@ -218,20 +186,14 @@ impl Scheduler {
         known.weight = weight.max(1);
         known.set_cap(now, cap_percent, self.params.cap_period_ns);
         let mut poke = CpuSet::EMPTY;
-        let members: Vec<(UnitId, Place)> = self
-            .units
-            .iter()
-            .filter(|(_, unit)| unit.group == group)
-            .map(|(id, unit)| (*id, unit.place))
-            .collect();
+        let members: Vec<(UnitId, Place)> =
+            self.units.iter().filter(|(_, unit)| unit.group == group).map(|(id, unit)| (*id, unit.place)).collect();
         for (id, place) in members {
             match place {
                 Place::Running(cpu) => poke.insert(cpu),
                 Place::Parked(..) => {
                     self.detach(id);
-                    self.place(now, id)
-                        .into_iter()
-                        .for_each(|cpu| poke.insert(cpu));
+                    self.place(now, id).into_iter().for_each(|cpu| poke.insert(cpu));
                 }
                 Place::Blocked | Place::Queued(_) | Place::Stranded => {}
             }
@@ -241,9 +203,7 @@ impl Scheduler {
 
     /// Returns a group's weight and cap.
     pub fn weight_cap(&self, group: GroupId) -> Option<(u32, u32)> {
-        self.groups
-            .get(&group)
-            .map(|group| (group.weight, group.cap_percent()))
+        self.groups.get(&group).map(|group| (group.weight, group.cap_percent()))
     }
 
     /// Returns how long a unit has run, in nanoseconds, up to now.
@@ -252,9 +212,7 @@ impl Scheduler {
             return 0;
         };
         match known.place {
-            Place::Running(cpu) => {
-                known.runtime_ns + now.saturating_sub(self.cpus[cpu.index()].accounted)
-            }
+            Place::Running(cpu) => known.runtime_ns + now.saturating_sub(self.cpus[cpu.index()].accounted),
             _ => known.runtime_ns,
         }
     }

@@ -22,15 +22,8 @@ const FILE: &str = "docs/abi.md";
 pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     if args.check {
         let current = is_current(project)?;
-        println!(
-            "{FILE} is {}",
-            if current { "up to date" } else { "out of date" }
-        );
-        return Ok(if current {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        });
+        println!("{FILE} is {}", if current { "up to date" } else { "out of date" });
+        return Ok(if current { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     project::write(&project.root.join(FILE), table(project)?)?;
     println!("written: {FILE}");
@@ -47,17 +40,8 @@ pub(crate) fn is_current(project: &Project) -> Result<bool> {
 fn table(project: &Project) -> Result<String> {
     let mut command = Command::new("cargo");
     process::forget_outer_cargo(&mut command);
-    command
-        .current_dir(&project.root)
-        .env("CARGO_TARGET_DIR", &project.target);
-    command.args([
-        "run",
-        "--quiet",
-        "--package",
-        "hypervisor",
-        "--example",
-        "abi",
-    ]);
+    command.current_dir(&project.root).env("CARGO_TARGET_DIR", &project.target);
+    command.args(["run", "--quiet", "--package", "hypervisor", "--example", "abi"]);
     let table = process::output(&mut command).context("the dispatch tables cannot be printed")?;
     ensure!(!table.trim().is_empty(), "the dispatch tables are empty");
     Ok(table)

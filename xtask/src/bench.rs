@@ -59,11 +59,7 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     }
     let programs = guests::build(project)?;
     let guest = programs.join(guests::BENCH);
-    ensure!(
-        guest.exists(),
-        "there is no guest tests/guests/src/bin/{}.rs",
-        guests::BENCH
-    );
+    ensure!(guest.exists(), "there is no guest tests/guests/src/bin/{}.rs", guests::BENCH);
     let limit = Duration::from_secs(args.timeout);
     let ours = if args.only_c {
         Vec::new()
@@ -74,14 +70,7 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     let theirs = if args.only_ours {
         Vec::new()
     } else {
-        measure(
-            project,
-            "c-hypervisor",
-            debian::c_hypervisor()?,
-            BENCH_CPU_C,
-            &guest,
-            limit,
-        )?
+        measure(project, "c-hypervisor", debian::c_hypervisor()?, BENCH_CPU_C, &guest, limit)?
     };
     let table = table(&ours, &theirs);
     print!("{table}");
@@ -104,13 +93,7 @@ fn boot_times(project: &Project) -> Result<ExitCode> {
     println!("| hypervisor | reached | s after the hand-over | s of QEMU's CPU time |");
     println!("| --- | --- | ---: | ---: |");
     for (name, hypervisor, cpu) in subjects {
-        let files = Files {
-            hypervisor,
-            cpu: cpu.to_owned(),
-            linux: Some(linux.clone()),
-            guests: None,
-            slow: 1,
-        };
+        let files = Files { hypervisor, cpu: cpu.to_owned(), linux: Some(linux.clone()), guests: None, slow: 1 };
         let outcome = runner::run(project, &files, &scenario::boot_to_shell(name));
         if let Some(failure) = outcome.failure {
             bail!("Linux did not boot on {name}: {failure}");
@@ -135,17 +118,9 @@ fn measure(
     println!("measuring on {name}");
     let logs = project.logs()?;
     let iso_path = logs.join(format!("bench-{name}.iso"));
-    let kernel = Module {
-        name: "vmlinuz",
-        file: guest.to_path_buf(),
-        cmdline: Some(String::new()),
-    };
+    let kernel = Module { name: "vmlinuz", file: guest.to_path_buf(), cmdline: Some(String::new()) };
     let names = Filter::new(&hypervisor);
-    let payload = Payload {
-        hypervisor: Some(hypervisor),
-        hv_cmdline: HV_CONSOLE.to_owned(),
-        modules: vec![kernel],
-    };
+    let payload = Payload { hypervisor: Some(hypervisor), hv_cmdline: HV_CONSOLE.to_owned(), modules: vec![kernel] };
     iso::make(&payload, &iso_path)?;
     let machine = MachineArgs {
         smp: 1,
@@ -164,18 +139,11 @@ fn measure(
         match console.next(deadline)? {
             Event::Text => {}
             Event::Ended(_) => break,
-            Event::Timeout => bail!(
-                "the bench guest did not finish on {name}; see {}",
-                log.display()
-            ),
+            Event::Timeout => bail!("the bench guest did not finish on {name}; see {}", log.display()),
         }
     }
     let rows = rows(console.text());
-    ensure!(
-        !rows.is_empty(),
-        "the bench guest printed no figures on {name}; see {}",
-        log.display()
-    );
+    ensure!(!rows.is_empty(), "the bench guest printed no figures on {name}; see {}", log.display());
     Ok(rows)
 }
 
@@ -200,45 +168,24 @@ fn table(ours: &[Row], theirs: &[Row]) -> String {
             names.push(name);
         }
     }
-    let mut text = String::from(
-        "| operation | Xenith | C hypervisor | ratio |\n| --- | ---: | ---: | ---: |\n",
-    );
+    let mut text = String::from("| operation | Xenith | C hypervisor | ratio |\n| --- | ---: | ---: | ---: |\n");
     let find = |rows: &[Row], name: &str| rows.iter().find(|row| row.0 == name).map(|row| row.1);
     for name in names {
         let (our, their) = (find(ours, name), find(theirs, name));
-        let shown = |figure: Option<f64>, digits| {
-            figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.digits$}"))
-        };
-        let ratio = our
-            .zip(their)
-            .filter(|(_, their)| *their > 0.0)
-            .map(|(our, their)| our / their);
+        let shown =
+            |figure: Option<f64>, digits| figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.digits$}"));
+        let ratio = our.zip(their).filter(|(_, their)| *their > 0.0).map(|(our, their)| our / their);
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "| {name} | {} | {} | {} |",
-            shown(our, 0),
-            shown(their, 0),
-            shown(ratio, 2)
-        );
+        let _ = writeln!(text, "| {name} | {} | {} | {} |", shown(our, 0), shown(their, 0), shown(ratio, 2));
     }
     text
 }
 
 /// The document with the table between its marks.
 fn replaced(text: &str, table: &str) -> Result<String> {
-    let begin = text
-        .find(BEGIN)
-        .with_context(|| format!("docs/performance.md has no line '{BEGIN}'"))?;
-    let end = begin
-        + text[begin..]
-            .find(END)
-            .with_context(|| format!("docs/performance.md has no line '{END}'"))?;
-    Ok(format!(
-        "{}{BEGIN}\n{table}{}",
-        &text[..begin],
-        &text[end..]
-    ))
+    let begin = text.find(BEGIN).with_context(|| format!("docs/performance.md has no line '{BEGIN}'"))?;
+    let end = begin + text[begin..].find(END).with_context(|| format!("docs/performance.md has no line '{END}'"))?;
+    Ok(format!("{}{BEGIN}\n{table}{}", &text[..begin], &text[end..]))
 }
 
 #[cfg(test)]

@@ -50,11 +50,7 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     setup::ensure()?;
     let image = build(project, args.debug)?;
     for file in [&image.elf, &image.gz, &image.syms] {
-        println!(
-            "{:>9} bytes  {}",
-            fs::metadata(file)?.len(),
-            project.shown(file)
-        );
+        println!("{:>9} bytes  {}", fs::metadata(file)?.len(), project.shown(file));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -64,14 +60,7 @@ pub(crate) fn build(project: &Project, debug: bool) -> Result<Image> {
     let profile = if debug { "dev" } else { "release" };
     let toolchain = Toolchain::choose()?;
     let mut command = toolchain.cargo("build", &project.root, &project.target);
-    command.args([
-        "--profile",
-        profile,
-        "--package",
-        "hypervisor",
-        "--bin",
-        "xenith",
-    ]);
+    command.args(["--profile", profile, "--package", "hypervisor", "--bin", "xenith"]);
     command.env("CARGO_ENCODED_RUSTFLAGS", rustflags(project));
     command.env("XENITH_COMMIT", project.commit());
     process::run(&mut command).context("the hypervisor does not build")?;
@@ -89,17 +78,10 @@ pub(crate) fn rustflags(project: &Project) -> String {
 /// Strips and compresses the linked program into `target/xenith`.
 fn finish(project: &Project, linked: &std::path::Path) -> Result<Image> {
     let out = project.out()?;
-    let image = Image {
-        elf: out.join("xenith"),
-        gz: out.join("xenith.gz"),
-        syms: out.join("xenith-syms"),
-    };
+    let image = Image { elf: out.join("xenith"), gz: out.join("xenith.gz"), syms: out.join("xenith-syms") };
     fs::copy(linked, &image.syms).with_context(|| format!("cannot copy {}", linked.display()))?;
     let mut strip = Command::new("strip");
-    strip
-        .arg("--strip-all")
-        .arg("-o")
-        .args([&image.elf, &image.syms]);
+    strip.arg("--strip-all").arg("-o").args([&image.elf, &image.syms]);
     process::run(&mut strip)?;
     let elf = project::read(&image.elf)?;
     multiboot::find_header(&elf).context("target/xenith/xenith cannot be booted")?;

@@ -37,9 +37,7 @@ pub(crate) fn kernel(flavour: Flavour) -> Result<PathBuf> {
 /// The C hypervisor of Debian 12 (its gzip-compressed image), fetched if the cache has none.
 pub(crate) fn c_hypervisor() -> Result<PathBuf> {
     let dir = package_of("xen-hypervisor-4.17-amd64", |name| Ok(name.to_owned()))?;
-    only_file(&dir.join("boot"), |name| {
-        name.starts_with("xen-") && name.ends_with(".gz")
-    })
+    only_file(&dir.join("boot"), |name| name.starts_with("xen-") && name.ends_with(".gz"))
 }
 
 /// The unpacked package for a cache key; `resolve` names the real package when it has to be fetched.
@@ -67,9 +65,7 @@ fn fetch(package: &str, dir: &Path) -> Result<()> {
     let work = made(dir.with_extension(format!("partial-{}", std::process::id())))?;
     println!("fetching {package}");
     let mut download = Command::new("apt-get");
-    download
-        .args(["-q", "download", package])
-        .current_dir(&work);
+    download.args(["-q", "download", package]).current_dir(&work);
     if setup::is_root()? {
         download.args(["-o", "APT::Sandbox::User=root"]);
     }
@@ -93,7 +89,5 @@ fn only_file(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
         .map(|entry| entry.path())
         .collect();
     found.sort();
-    found
-        .pop()
-        .with_context(|| format!("{} holds no such file", dir.display()))
+    found.pop().with_context(|| format!("{} holds no such file", dir.display()))
 }

@@ -31,11 +31,7 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
         Some(name) => targets.iter().filter(|target| *target == name).collect(),
         None => targets.iter().collect(),
     };
-    ensure!(
-        !chosen.is_empty(),
-        "no such fuzz target; there are: {}",
-        targets.join(", ")
-    );
+    ensure!(!chosen.is_empty(), "no such fuzz target; there are: {}", targets.join(", "));
     ensure_tools()?;
     for target in chosen {
         println!("fuzzing {target} for {} s", args.seconds);
@@ -50,9 +46,7 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
 fn cargo(project: &Project) -> Command {
     let mut command = Command::new("cargo");
     process::forget_outer_cargo(&mut command);
-    command
-        .arg("+nightly")
-        .current_dir(project.root.join("tests/fuzz"));
+    command.arg("+nightly").current_dir(project.root.join("tests/fuzz"));
     command.env("CARGO_TARGET_DIR", project.target.join("fuzz"));
     command
 }
@@ -60,18 +54,10 @@ fn cargo(project: &Project) -> Command {
 /// The targets, from the programs that the manifest names.
 fn targets(project: &Project) -> Result<Vec<String>> {
     let manifest = project.root.join("tests/fuzz/Cargo.toml");
-    ensure!(
-        manifest.exists(),
-        "there are no fuzz targets: {} does not exist",
-        project.shown(&manifest)
-    );
+    ensure!(manifest.exists(), "there are no fuzz targets: {} does not exist", project.shown(&manifest));
     let text = std::fs::read_to_string(&manifest)?;
     let table: toml::Table = text.parse()?;
-    let programs = table
-        .get("bin")
-        .and_then(|bin| bin.as_array())
-        .into_iter()
-        .flatten();
+    let programs = table.get("bin").and_then(|bin| bin.as_array()).into_iter().flatten();
     let names = programs.filter_map(|program| program.get("name")?.as_str());
     Ok(names.map(str::to_owned).collect())
 }
@@ -80,17 +66,11 @@ fn ensure_tools() -> Result<()> {
     let works = |arguments: &[&str]| {
         let mut command = Command::new("cargo");
         process::forget_outer_cargo(&mut command);
-        let status = command
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+        let status = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
     };
     if !works(&["+nightly", "--version"]) {
-        bail!(
-            "fuzzing needs a nightly toolchain: rustup toolchain install nightly --profile minimal"
-        );
+        bail!("fuzzing needs a nightly toolchain: rustup toolchain install nightly --profile minimal");
     }
     if !works(&["fuzz", "--version"]) {
         bail!("fuzzing needs cargo-fuzz: cargo install cargo-fuzz");

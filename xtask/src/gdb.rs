@@ -32,14 +32,9 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     let iso_path = project.out()?.join("gdb.iso");
     iso::make(&iso::resolve(project, &args.payload)?, &iso_path)?;
     let log = project.logs()?.join("gdb.log");
-    let socket = project
-        .out()?
-        .join(format!("gdb-{}.socket", std::process::id()));
+    let socket = project.out()?.join(format!("gdb-{}.socket", std::process::id()));
     let mut command = args.machine.command(&iso_path, Serial::Pipes)?;
-    command
-        .arg("-S")
-        .arg("-gdb")
-        .arg(format!("unix:path={},server=on,wait=off", socket.display()));
+    command.arg("-S").arg("-gdb").arg(format!("unix:path={},server=on,wait=off", socket.display()));
     command.stdin(Stdio::null()).stdout(File::create(&log)?);
     let machine = Tracked::spawn(&mut command)?;
     await_socket(&machine, &socket)?;
@@ -55,11 +50,7 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     }
     let status = process::status(&mut gdb)?;
     fs::remove_file(&socket)?;
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Waits until QEMU listens for a debugger.
@@ -68,11 +59,7 @@ fn await_socket(machine: &Tracked, socket: &Path) -> Result<()> {
     while !socket.exists() {
         let ended = machine.ended()?;
         ensure!(ended.is_none(), "QEMU did not start");
-        ensure!(
-            Instant::now() < deadline,
-            "QEMU does not listen on {}",
-            socket.display()
-        );
+        ensure!(Instant::now() < deadline, "QEMU does not listen on {}", socket.display());
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())

@@ -62,9 +62,7 @@ pub(crate) fn build(project: &Project) -> Result<PathBuf> {
     let target = project.target.join("guests");
     let mut command = toolchain.cargo("build", &project.root.join("tests/guests"), &target);
     command.args(["--release", "--bins"]);
-    command
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     process::run(&mut command).context("the test guests do not build")?;
     Ok(toolchain.products(&target, "release"))
 }
@@ -110,9 +108,9 @@ impl Report {
             _ if !self.failed.is_empty() => Some(self.failed.join("\n  ")),
             None => Some("the guest did not finish".to_owned()),
             Some((0, 0)) => Some("the guest checked nothing".to_owned()),
-            Some((passed, 0)) if passed < least => Some(format!(
-                "the guest made {passed} checks, at least {least} were expected"
-            )),
+            Some((passed, 0)) if passed < least => {
+                Some(format!("the guest made {passed} checks, at least {least} were expected"))
+            }
             Some((passed, 0)) if passed == self.passed => None,
             Some((passed, failed)) => Some(format!(
                 "the guest counts {passed} passed and {failed} failed, its lines say {} and 0",
@@ -129,21 +127,14 @@ mod tests {
     #[test]
     fn a_finished_report_without_failures_passes() {
         let report = Report::parse("(XEN) boot\nok a\nok b\nskip c: no such CPU\ndone 2 0\n");
-        assert_eq!(
-            (report.passed, report.skipped, report.complaint(0)),
-            (2, 1, None)
-        );
+        assert_eq!((report.passed, report.skipped, report.complaint(0)), (2, 1, None));
     }
 
     #[test]
     fn lost_lines_and_failures_are_complaints() {
         assert!(Report::parse("ok a\ndone 2 0\n").complaint(0).is_some());
         assert!(Report::parse("ok a\ndone 1 0\n").complaint(2).is_some());
-        assert!(
-            Report::parse("ok a\nnot ok b: 1\ndone 1 1\n")
-                .complaint(0)
-                .is_some()
-        );
+        assert!(Report::parse("ok a\nnot ok b: 1\ndone 1 1\n").complaint(0).is_some());
         assert!(Report::parse("ok a\n").complaint(0).is_some());
         assert!(Report::parse("ok a\ndone 1 0").complaint(0).is_some());
     }

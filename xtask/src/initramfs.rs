@@ -19,9 +19,7 @@ const BUSYBOX: &str = "/bin/busybox";
 /// Makes the archive (only if its bytes changed) and returns its path.
 pub(crate) fn make(project: &Project) -> Result<PathBuf> {
     let mut archive = Archive::default();
-    for dir in [
-        "bin", "sbin", "dev", "proc", "sys", "run", "tmp", "root", "usr", "usr/bin", "usr/sbin",
-    ] {
+    for dir in ["bin", "sbin", "dev", "proc", "sys", "run", "tmp", "root", "usr", "usr/bin", "usr/sbin"] {
         archive.directory(dir, 0o755);
     }
     archive.character("dev/console", 0o600, (5, 1));
@@ -31,11 +29,7 @@ pub(crate) fn make(project: &Project) -> Result<PathBuf> {
     add_tree(&mut archive, &project.root.join("tests/initramfs/root"), "")?;
     for bits in ["64", "32"] {
         let program = workload(project, bits)?;
-        archive.file(
-            &format!("tests/workload{bits}"),
-            0o755,
-            &project::read(&program)?,
-        );
+        archive.file(&format!("tests/workload{bits}"), 0o755, &project::read(&program)?);
     }
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(&archive.finish())?;
@@ -80,13 +74,10 @@ fn workload(project: &Project, bits: &str) -> Result<PathBuf> {
         sources.retain(|file| file.extension().is_some_and(|extension| extension == "c"));
         let mut gcc = Command::new("gcc");
         gcc.arg(format!("-m{bits}"))
-            .args([
-                "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread", "-s", "-o",
-            ])
+            .args(["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread", "-s", "-o"])
             .arg(&program)
             .args(&sources);
-        process::run(&mut gcc)
-            .with_context(|| format!("the {bits}-bit workload does not build"))?;
+        process::run(&mut gcc).with_context(|| format!("the {bits}-bit workload does not build"))?;
     }
     Ok(program)
 }

@@ -40,20 +40,10 @@ pub(crate) struct PayloadArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) initrd: Option<PathBuf>,
     /// Text to append to the kernel's command line
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     pub(crate) cmdline: String,
     /// Text to append to the hypervisor's command line
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     pub(crate) hv_cmdline: String,
     /// Another hypervisor image, or "debian" for the C hypervisor of Debian 12
     #[arg(long, value_name = "FILE")]
@@ -98,21 +88,13 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
         None => project.out()?.join("xenith.iso"),
     };
     make(&resolve(project, &args.payload)?, &iso)?;
-    println!(
-        "{:>9} bytes  {}",
-        fs::metadata(&iso)?.len(),
-        project.shown(&iso)
-    );
+    println!("{:>9} bytes  {}", fs::metadata(&iso)?.len(), project.shown(&iso));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Finds or makes every file that the arguments ask for.
 pub(crate) fn resolve(project: &Project, args: &PayloadArgs) -> Result<Payload> {
-    let hypervisor = if args.bare {
-        None
-    } else {
-        Some(hypervisor(project, args.hypervisor.as_deref(), args.debug)?)
-    };
+    let hypervisor = if args.bare { None } else { Some(hypervisor(project, args.hypervisor.as_deref(), args.debug)?) };
     let kernel = match &args.kernel {
         Some(file) => file.clone(),
         None => debian::kernel(args.flavour)?,
@@ -121,25 +103,13 @@ pub(crate) fn resolve(project: &Project, args: &PayloadArgs) -> Result<Payload> 
         Some(file) => file.clone(),
         None => initramfs::make(project)?,
     };
-    let console = if args.bare {
-        "console=ttyS0,115200"
-    } else {
-        "console=hvc0"
-    };
+    let console = if args.bare { "console=ttyS0,115200" } else { "console=hvc0" };
     Ok(Payload {
         hypervisor,
         hv_cmdline: format!("{HV_CONSOLE} {}", args.hv_cmdline),
         modules: vec![
-            Module {
-                name: "vmlinuz",
-                file: kernel,
-                cmdline: Some(format!("{console} {}", args.cmdline)),
-            },
-            Module {
-                name: "initrd.img",
-                file: initrd,
-                cmdline: None,
-            },
+            Module { name: "vmlinuz", file: kernel, cmdline: Some(format!("{console} {}", args.cmdline)) },
+            Module { name: "initrd.img", file: initrd, cmdline: None },
         ],
     })
 }
@@ -171,17 +141,11 @@ pub(crate) fn make(payload: &Payload, iso: &Path) -> Result<()> {
     let grub = made(boot.join("grub"))?;
     project::write(&grub.join("grub.cfg"), grub_cfg(payload)?)?;
     let hypervisor = payload.hypervisor.iter().map(|file| ("xenith.gz", file));
-    for (name, file) in hypervisor.chain(
-        payload
-            .modules
-            .iter()
-            .map(|module| (module.name, &module.file)),
-    ) {
+    for (name, file) in hypervisor.chain(payload.modules.iter().map(|module| (module.name, &module.file))) {
         if !file.is_file() {
             bail!("there is no file {}", file.display());
         }
-        fs::copy(file, boot.join(name))
-            .with_context(|| format!("cannot copy {}", file.display()))?;
+        fs::copy(file, boot.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
     }
     let mut mkrescue = Command::new("grub-mkrescue");
     mkrescue
@@ -217,11 +181,7 @@ fn grub_cfg(payload: &Payload) -> Result<String> {
         let name = module.name;
         writeln!(text, "\techo 'Loading {name} ...'")?;
         match (&module.cmdline, payload.hypervisor.is_some()) {
-            (Some(cmdline), true) => writeln!(
-                text,
-                "\tmodule2 /boot/{name} placeholder {}",
-                quoted(cmdline)
-            )?,
+            (Some(cmdline), true) => writeln!(text, "\tmodule2 /boot/{name} placeholder {}", quoted(cmdline))?,
             (None, true) => writeln!(text, "\tmodule2 --nounzip /boot/{name}")?,
             (Some(cmdline), false) => writeln!(text, "\tlinux /boot/{name} {}", quoted(cmdline))?,
             (None, false) => writeln!(text, "\tinitrd /boot/{name}")?,
@@ -235,11 +195,7 @@ fn grub_cfg(payload: &Payload) -> Result<String> {
 fn quoted(cmdline: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_=,.:/+-@%~^".contains(c);
     let words = cmdline.split_whitespace().map(|word| {
-        if word.chars().all(plain) {
-            word.to_owned()
-        } else {
-            format!("'{}'", word.replace('\'', "'\\''"))
-        }
+        if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
     });
     words.collect::<Vec<_>>().join(" ")
 }
@@ -250,25 +206,15 @@ mod tests {
 
     #[test]
     fn the_lines_are_those_of_the_generator() {
-        let module = |name, cmdline: Option<&str>| Module {
-            name,
-            file: PathBuf::new(),
-            cmdline: cmdline.map(str::to_owned),
-        };
+        let module =
+            |name, cmdline: Option<&str>| Module { name, file: PathBuf::new(), cmdline: cmdline.map(str::to_owned) };
         let payload = Payload {
             hypervisor: Some(PathBuf::new()),
             hv_cmdline: "com1=115200,8n1".to_owned(),
-            modules: vec![
-                module("vmlinuz", Some("console=hvc0 a;b")),
-                module("initrd.img", None),
-            ],
+            modules: vec![module("vmlinuz", Some("console=hvc0 a;b")), module("initrd.img", None)],
         };
         let text = grub_cfg(&payload).expect("formatting cannot fail");
-        assert!(
-            text.contains(
-                "multiboot2 /boot/xenith.gz placeholder com1=115200,8n1 ${xen_rm_opts}\n"
-            )
-        );
+        assert!(text.contains("multiboot2 /boot/xenith.gz placeholder com1=115200,8n1 ${xen_rm_opts}\n"));
         assert!(text.contains("module2 /boot/vmlinuz placeholder console=hvc0 'a;b'\n"));
         assert!(text.contains("module2 --nounzip /boot/initrd.img\n"));
     }

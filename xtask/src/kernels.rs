@@ -62,21 +62,12 @@ fn unpacked(work: &Path, image: &[u8]) -> Result<Vec<u8>> {
     let (start, length) = payload(image)?;
     // The kernel's build appends the unpacked size to the stream.
     let end = start + length.saturating_sub(4);
-    let stream = image
-        .get(start..end)
-        .context("the payload lies beyond the image")?;
+    let stream = image.get(start..end).context("the payload lies beyond the image")?;
     let packed = work.join(ELF).with_extension("xz");
     project::write(&packed, stream)?;
-    process::run(
-        Command::new("xz")
-            .args(["-q", "-d", "-k", "-f"])
-            .arg(&packed),
-    )?;
+    process::run(Command::new("xz").args(["-q", "-d", "-k", "-f"]).arg(&packed))?;
     let elf = project::read(&work.join(ELF))?;
-    ensure!(
-        elf.starts_with(b"\x7fELF"),
-        "the kernel's payload is no ELF file"
-    );
+    ensure!(elf.starts_with(b"\x7fELF"), "the kernel's payload is no ELF file");
     Ok(elf)
 }
 
@@ -85,8 +76,7 @@ fn zstd(work: &Path) -> Result<Vec<u8>> {
     let packed = work.join("vmlinux.zst");
     let mut zstd = Command::new("zstd");
     zstd.args(["-q", "-3", "--long=27", "-c"]);
-    zstd.stdin(fs::File::open(work.join(ELF))?)
-        .stdout(fs::File::create(&packed)?);
+    zstd.stdin(fs::File::open(work.join(ELF))?).stdout(fs::File::create(&packed)?);
     process::run(&mut zstd)?;
     project::read(&packed)
 }
@@ -103,10 +93,7 @@ const PAYLOAD_LENGTH: usize = 0x24c;
 
 /// Where the protected-mode part of a bzImage begins; the payload's offset counts from here.
 fn protected_mode(image: &[u8]) -> Result<usize> {
-    ensure!(
-        image.get(0x202..0x206) == Some(b"HdrS"),
-        "the kernel is no bzImage"
-    );
+    ensure!(image.get(0x202..0x206) == Some(b"HdrS"), "the kernel is no bzImage");
     let sectors = match image[SETUP_SECTORS] {
         0 => 4,
         sectors => usize::from(sectors),
@@ -119,12 +106,7 @@ fn payload(image: &[u8]) -> Result<(usize, usize)> {
     let base = protected_mode(image)?;
     let field = |at: usize| {
         let bytes = image.get(at..at + 4).context("the header is cut short")?;
-        Ok::<_, anyhow::Error>(
-            bytes
-                .iter()
-                .rev()
-                .fold(0, |value, byte| value << 8 | usize::from(*byte)),
-        )
+        Ok::<_, anyhow::Error>(bytes.iter().rev().fold(0, |value, byte| value << 8 | usize::from(*byte)))
     };
     Ok((base + field(PAYLOAD_OFFSET)?, field(PAYLOAD_LENGTH)?))
 }
@@ -135,10 +117,7 @@ fn with_payload(image: &[u8], packed: &[u8]) -> Result<Vec<u8>> {
     let (start, _) = payload(image)?;
     let mut new = image[..start].to_vec();
     new.extend_from_slice(packed);
-    for (at, value) in [
-        (PAYLOAD_OFFSET, start - base),
-        (PAYLOAD_LENGTH, packed.len()),
-    ] {
+    for (at, value) in [(PAYLOAD_OFFSET, start - base), (PAYLOAD_LENGTH, packed.len())] {
         new[at..at + 4].copy_from_slice(&u32::try_from(value)?.to_le_bytes());
     }
     Ok(new)

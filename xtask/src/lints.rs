@@ -21,19 +21,14 @@ pub(crate) fn check(project: &Project) -> Result<Tally> {
     collect(&project.root, &mut files)?;
     let mut broken = 0;
     for file in &files {
-        let text =
-            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let relative = file.strip_prefix(&project.root).unwrap_or(file);
         for complaint in complaints(relative, &text) {
             println!("{}: {complaint}", relative.display());
             broken += 1;
         }
     }
-    Ok(Tally {
-        passed: usize::from(broken == 0),
-        failed: broken,
-        skipped: 0,
-    })
+    Ok(Tally { passed: usize::from(broken == 0), failed: broken, skipped: 0 })
 }
 
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
@@ -44,11 +39,10 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
             if !PASSED_OVER.iter().any(|name| entry.file_name() == *name) {
                 collect(&path, files)?;
             }
-        } else if path.extension().is_some_and(|extension| {
-            ["rs", "S", "c", "ld"]
-                .iter()
-                .any(|known| extension == *known)
-        }) {
+        } else if path
+            .extension()
+            .is_some_and(|extension| ["rs", "S", "c", "ld"].iter().any(|known| extension == *known))
+        {
             files.push(path);
         }
     }
@@ -112,32 +106,14 @@ mod tests {
     #[test]
     fn each_rule_is_noticed() {
         assert_eq!(check("mm/src/a.rs", "//! No licence.\n//! Here.\n"), 1);
-        assert_eq!(
-            check("mm/src/a.rs", &format!("// {LICENCE}\nfn main() {{}}\n")),
-            1
-        );
-        assert_eq!(
-            check(
-                "mm/src/a.S",
-                &format!("// {LICENCE}\n{}", "\n".repeat(LONGEST))
-            ),
-            1
-        );
-        assert_eq!(
-            check(
-                "mm/src/a.rs",
-                &format!("// {LICENCE}\n//! Doc.\nstatic mut A: u8 = 0;\n")
-            ),
-            1
-        );
+        assert_eq!(check("mm/src/a.rs", &format!("// {LICENCE}\nfn main() {{}}\n")), 1);
+        assert_eq!(check("mm/src/a.S", &format!("// {LICENCE}\n{}", "\n".repeat(LONGEST))), 1);
+        assert_eq!(check("mm/src/a.rs", &format!("// {LICENCE}\n//! Doc.\nstatic mut A: u8 = 0;\n")), 1);
     }
 
     #[test]
     fn safe_rooms_cannot_opt_in() {
-        let text = format!(
-            "// {LICENCE}\n//! Doc.\n#![{}, reason = \"x\")]\n",
-            concat!("expect(unsafe", "_code")
-        );
+        let text = format!("// {LICENCE}\n//! Doc.\n#![{}, reason = \"x\")]\n", concat!("expect(unsafe", "_code"));
         assert_eq!(check("sched/src/a.rs", &text), 1);
         assert_eq!(check("arch/x86_64/src/a.rs", &text), 0);
     }

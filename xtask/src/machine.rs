@@ -54,19 +54,14 @@ impl MachineArgs {
             .args(["-display", "none", "-nic", "none", "-boot", "d", "-cdrom"])
             .arg(iso);
         match serial {
-            Serial::Terminal => command
-                .args(["-chardev", "stdio,id=console,mux=on,signal=off"])
-                .args(["-mon", "console"]),
-            Serial::Pipes => command
-                .args(["-chardev", "stdio,id=console,signal=off"])
-                .args(["-monitor", "none"]),
+            Serial::Terminal => {
+                command.args(["-chardev", "stdio,id=console,mux=on,signal=off"]).args(["-mon", "console"])
+            }
+            Serial::Pipes => command.args(["-chardev", "stdio,id=console,signal=off"]).args(["-monitor", "none"]),
         };
         command.args(["-serial", "chardev:console"]);
         if self.uefi {
-            ensure!(
-                Path::new(FIRMWARE).exists(),
-                "{FIRMWARE} is missing (package ovmf)"
-            );
+            ensure!(Path::new(FIRMWARE).exists(), "{FIRMWARE} is missing (package ovmf)");
             command.args(["-bios", FIRMWARE]);
         }
         Ok(command)

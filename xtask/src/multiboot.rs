@@ -15,21 +15,13 @@ pub(crate) fn find_header(image: &[u8]) -> Result<usize> {
     for offset in (0..searched.len().saturating_sub(15)).step_by(8) {
         let word = |index: usize| {
             let at = offset + 4 * index;
-            u32::from_le_bytes([
-                searched[at],
-                searched[at + 1],
-                searched[at + 2],
-                searched[at + 3],
-            ])
+            u32::from_le_bytes([searched[at], searched[at + 1], searched[at + 2], searched[at + 3]])
         };
         if word(0) != MAGIC {
             continue;
         }
         let sum = (0..4).fold(0u32, |sum, index| sum.wrapping_add(word(index)));
-        ensure!(
-            sum == 0,
-            "the multiboot2 header at {offset:#x} has a wrong checksum"
-        );
+        ensure!(sum == 0, "the multiboot2 header at {offset:#x} has a wrong checksum");
         ensure!(
             offset + word(2) as usize <= SEARCH,
             "the multiboot2 header at {offset:#x} reaches beyond the first 32 KiB"
@@ -46,10 +38,7 @@ mod tests {
     fn image(offset: usize, checksum_error: u32) -> Vec<u8> {
         let mut image = vec![0; 64 << 10];
         let length = 24u32;
-        let checksum = 0u32
-            .wrapping_sub(MAGIC)
-            .wrapping_sub(length)
-            .wrapping_add(checksum_error);
+        let checksum = 0u32.wrapping_sub(MAGIC).wrapping_sub(length).wrapping_add(checksum_error);
         for (index, word) in [MAGIC, 0, length, checksum].into_iter().enumerate() {
             let at = offset + 4 * index;
             image[at..at + 4].copy_from_slice(&word.to_le_bytes());

@@ -20,25 +20,15 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a command with inherited output and returns how it ended.
 pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
-    command
-        .status()
-        .with_context(|| format!("cannot run {}", name(command)))
+    command.status().with_context(|| format!("cannot run {}", name(command)))
 }
 
 /// Runs a command and returns its standard output; on failure the error holds its standard error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {}", name(command)))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", name(command)))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "{} failed ({}): {}",
-            name(command),
-            output.status,
-            said.trim()
-        );
+        bail!("{} failed ({}): {}", name(command), output.status, said.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -51,12 +41,7 @@ pub(crate) fn forget_outer_cargo(command: &mut Command) {
             || key.starts_with("CARGO_MANIFEST_")
             || matches!(
                 &*key,
-                "CARGO"
-                    | "RUSTC"
-                    | "RUSTDOC"
-                    | "RUSTUP_TOOLCHAIN"
-                    | "RUST_RECURSION_COUNT"
-                    | "LD_LIBRARY_PATH"
+                "CARGO" | "RUSTC" | "RUSTDOC" | "RUSTUP_TOOLCHAIN" | "RUST_RECURSION_COUNT" | "LD_LIBRARY_PATH"
             );
         if outer {
             command.env_remove(&*key);
@@ -92,9 +77,7 @@ impl Tracked {
             });
         });
         let mut children = lock(&CHILDREN);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot run {}", name(command)))?;
+        let child = command.spawn().with_context(|| format!("cannot run {}", name(command)))?;
         let child = Arc::new(Mutex::new(child));
         children.push(Arc::clone(&child));
         Ok(Self(child))

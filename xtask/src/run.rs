@@ -32,13 +32,7 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     let payload = iso::resolve(project, &args.payload)?;
     iso::make(&payload, &iso_path)?;
     let mut machine = args.machine.clone();
-    if args
-        .payload
-        .hypervisor
-        .as_deref()
-        .is_some_and(iso::is_debian)
-        && machine.cpu.is_none()
-    {
+    if args.payload.hypervisor.as_deref().is_some_and(iso::is_debian) && machine.cpu.is_none() {
         machine.cpu = Some(C_HYPERVISOR_CPU.to_owned());
     }
     println!(
@@ -53,11 +47,7 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
         Some(image) => with_names(&mut command, Filter::new(image))?,
         None => Tracked::spawn(&mut command)?.wait()?,
     };
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs the machine with its output on this terminal, and names behind the addresses of a backtrace.

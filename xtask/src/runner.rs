@@ -44,12 +44,8 @@ pub(crate) struct Outcome {
 }
 
 /// The lines whose times are worth knowing.
-const MARKS: &[(&str, &str)] = &[
-    ("hypervisor", "Xen"),
-    ("dom0", "Linux version"),
-    ("init", "Run /init"),
-    ("shell", "dom0:/# "),
-];
+const MARKS: &[(&str, &str)] =
+    &[("hypervisor", "Xen"), ("dom0", "Linux version"), ("init", "Run /init"), ("shell", "dom0:/# ")];
 
 /// How much of a CPU QEMU may use for an idle machine.
 const IDLE_PERCENT: u64 = 30;
@@ -58,18 +54,10 @@ const IDLE_PERCENT: u64 = 30;
 pub(crate) fn run(project: &Project, files: &Files, scenario: &Scenario) -> Outcome {
     let started = Instant::now();
     match attempt(project, files, scenario) {
-        Ok((failure, checks, marks)) => Outcome {
-            failure,
-            checks,
-            took: started.elapsed(),
-            marks,
-        },
-        Err(error) => Outcome {
-            failure: Some(format!("{error:#}")),
-            checks: 0,
-            took: started.elapsed(),
-            marks: Vec::new(),
-        },
+        Ok((failure, checks, marks)) => Outcome { failure, checks, took: started.elapsed(), marks },
+        Err(error) => {
+            Outcome { failure: Some(format!("{error:#}")), checks: 0, took: started.elapsed(), marks: Vec::new() }
+        }
     }
 }
 
@@ -99,9 +87,7 @@ fn payload(project: &Project, files: &Files, scenario: &Scenario) -> Result<Payl
     let mut modules = Vec::new();
     let kernel = match (&scenario.boot, &files.linux, &files.guests) {
         (Boot::Linux, Some((kernel, _)), _) => Some(kernel.clone()),
-        (Boot::Packed(packing), Some((kernel, _)), _) => {
-            Some(kernels::repack(project, kernel, *packing)?)
-        }
+        (Boot::Packed(packing), Some((kernel, _)), _) => Some(kernels::repack(project, kernel, *packing)?),
         (Boot::Guest(guest), _, Some(dir)) => Some(dir.join(guest)),
         (Boot::Garbage, _, _) => {
             let file = project.out()?.join("garbage");
@@ -112,18 +98,10 @@ fn payload(project: &Project, files: &Files, scenario: &Scenario) -> Result<Payl
     };
     if let Some(file) = kernel {
         let cmdline = format!("console=hvc0 {}", scenario.cmdline);
-        modules.push(Module {
-            name: "vmlinuz",
-            file,
-            cmdline: Some(cmdline),
-        });
+        modules.push(Module { name: "vmlinuz", file, cmdline: Some(cmdline) });
     }
     if let (Boot::Linux | Boot::Packed(_), Some((_, initrd))) = (&scenario.boot, &files.linux) {
-        modules.push(Module {
-            name: "initrd.img",
-            file: initrd.clone(),
-            cmdline: None,
-        });
+        modules.push(Module { name: "initrd.img", file: initrd.clone(), cmdline: None });
     }
     Ok(Payload {
         hypervisor: Some(files.hypervisor.clone()),
@@ -172,13 +150,7 @@ struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     fn new(scenario: &'a Scenario, console: Console) -> Self {
-        Self {
-            scenario,
-            console,
-            step: 0,
-            from: 0,
-            busy: 0,
-        }
+        Self { scenario, console, step: 0, from: 0, busy: 0 }
     }
 
     /// Watches until the scenario ends; returns what went wrong, if something did.
@@ -210,9 +182,7 @@ impl<'a> Watch<'a> {
             self.from += at + step.wait.len();
             self.step += 1;
             if let Some(seconds) = step.idle {
-                self.busy = self
-                    .busy
-                    .max(self.console.load(Duration::from_secs(seconds))?);
+                self.busy = self.busy.max(self.console.load(Duration::from_secs(seconds))?);
             }
             if let Some(input) = &step.send {
                 self.console.send(input)?;
@@ -232,11 +202,7 @@ impl<'a> Watch<'a> {
     /// What happened that must not, if something did.
     fn forbidden(&self) -> Option<String> {
         let text = self.console.text();
-        let allowed_starts = if self.scenario.end == End::Reset {
-            2
-        } else {
-            1
-        };
+        let allowed_starts = if self.scenario.end == End::Reset { 2 } else { 1 };
         if self.starts() > allowed_starts {
             return Some("the machine was reset".to_owned());
         }
@@ -244,11 +210,7 @@ impl<'a> Watch<'a> {
             // A guest's report is judged at its end, with all its lines.
             return None;
         }
-        let found = self
-            .scenario
-            .forbid
-            .iter()
-            .find(|pattern| text.contains(*pattern))?;
+        let found = self.scenario.forbid.iter().find(|pattern| text.contains(*pattern))?;
         let line = text.lines().find(|line| line.contains(found))?;
         Some(format!("printed: {}", line.trim()))
     }
@@ -268,11 +230,7 @@ impl<'a> Watch<'a> {
 
     fn missing(&self) -> Option<&str> {
         let text = self.console.text();
-        let missing = self
-            .scenario
-            .expect
-            .iter()
-            .find(|pattern| !text.contains(*pattern));
+        let missing = self.scenario.expect.iter().find(|pattern| !text.contains(*pattern));
         missing.map(String::as_str)
     }
 
@@ -287,10 +245,7 @@ impl<'a> Watch<'a> {
             return Some(format!("'{missing}' did not appear"));
         }
         if self.busy > IDLE_PERCENT {
-            return Some(format!(
-                "QEMU used {} % of a CPU while the machine was idle",
-                self.busy
-            ));
+            return Some(format!("QEMU used {} % of a CPU while the machine was idle", self.busy));
         }
         match ended {
             Some(status) if self.scenario.end != End::PowerOff => {
@@ -307,13 +262,7 @@ impl<'a> Watch<'a> {
             (None, Some(pattern)) => format!("'{pattern}'"),
             (None, None) => "the machine's end".to_owned(),
         };
-        let last = self
-            .console
-            .text()
-            .trim_end()
-            .lines()
-            .next_back()
-            .unwrap_or("nothing");
+        let last = self.console.text().trim_end().lines().next_back().unwrap_or("nothing");
         format!("timed out waiting for {waited}; its last line was: {last}")
     }
 }

@@ -115,14 +115,7 @@ pub(crate) struct Scenario {
 }
 
 /// What no scenario may print, unless it says otherwise.
-const FORBIDDEN: &[&str] = &[
-    "Kernel panic",
-    "fatal: ",
-    " crashes: ",
-    "Oops:",
-    "BUG:",
-    "not ok",
-];
+const FORBIDDEN: &[&str] = &["Kernel panic", "fatal: ", " crashes: ", "Oops:", "BUG:", "not ok"];
 const TIMEOUT: u64 = 240;
 
 impl Settings {
@@ -150,10 +143,7 @@ impl Settings {
 
     fn decide(self) -> Scenario {
         let smp = self.smp.unwrap_or(1);
-        let mut cmdline = self
-            .cmdline
-            .unwrap_or_default()
-            .replace("{smp}", &smp.to_string());
+        let mut cmdline = self.cmdline.unwrap_or_default().replace("{smp}", &smp.to_string());
         let wanted = self.pad_cmdline.unwrap_or(0);
         while cmdline.len() < wanted {
             cmdline.push_str(" xenith.padding=0123456789");
@@ -192,8 +182,7 @@ impl Scenario {
 
     /// The stem of its log's name.
     pub(crate) fn file_stem(&self) -> String {
-        self.name
-            .replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "-")
+        self.name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "-")
     }
 
     /// The same scenario once more, under a name (and so with files) of its own.
@@ -227,11 +216,7 @@ pub(crate) fn of_guest(guest: guests::Entry) -> Scenario {
 
 /// Linux to the shell, and off.
 pub(crate) fn boot_to_shell(name: &str) -> Scenario {
-    let step = Step {
-        wait: "dom0:/# ".to_owned(),
-        send: Some("poweroff\n".to_owned()),
-        idle: None,
-    };
+    let step = Step { wait: "dom0:/# ".to_owned(), send: Some("poweroff\n".to_owned()), idle: None };
     let settings = Settings {
         name: format!("boot/{name}"),
         mem: Some("2G".to_owned()),
@@ -246,10 +231,7 @@ pub(crate) fn described(project: &Project) -> Result<Vec<Scenario>> {
     let dir = project.root.join("tests/integration");
     let entries = fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    files.retain(|file| {
-        file.extension()
-            .is_some_and(|extension| extension == "toml")
-    });
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
     let mut scenarios = Vec::new();
     for file in files {
@@ -271,11 +253,7 @@ fn expand(text: &str) -> Result<Vec<Scenario>> {
         if variants.is_empty() {
             scenarios.push(base.decide());
         } else {
-            scenarios.extend(
-                variants
-                    .into_iter()
-                    .map(|variant| variant.with_defaults_of(&base).decide()),
-            );
+            scenarios.extend(variants.into_iter().map(|variant| variant.with_defaults_of(&base).decide()));
         }
     }
     Ok(scenarios)
@@ -302,29 +280,15 @@ mod tests {
         let all = expand(text).expect("the description is well-formed");
         let names: Vec<&str> = all.iter().map(|scenario| scenario.name.as_str()).collect();
         assert_eq!(names, ["a/one", "a/four", "b"]);
-        assert_eq!(
-            (
-                all[1].machine.smp,
-                all[1].machine.mem.as_str(),
-                all[1].machine.uefi
-            ),
-            (4, "6G", true)
-        );
-        assert_eq!(
-            (all[0].cmdline.as_str(), all[1].cmdline.as_str()),
-            ("cpus=1", "cpus=4")
-        );
+        assert_eq!((all[1].machine.smp, all[1].machine.mem.as_str(), all[1].machine.uefi), (4, "6G", true));
+        assert_eq!((all[0].cmdline.as_str(), all[1].cmdline.as_str()), ("cpus=1", "cpus=4"));
         assert_eq!(all[1].steps.len(), 1);
-        assert_eq!(
-            (&all[2].boot, all[2].end),
-            (&Boot::Guest("traps".to_owned()), End::Stop)
-        );
+        assert_eq!((&all[2].boot, all[2].end), (&Boot::Guest("traps".to_owned()), End::Stop));
     }
 
     #[test]
     fn an_unknown_key_is_named() {
-        let error =
-            expand("[[scenario]]\nname = 'a'\ncolour = 'red'").expect_err("there is no such key");
+        let error = expand("[[scenario]]\nname = 'a'\ncolour = 'red'").expect_err("there is no such key");
         assert!(format!("{error:#}").contains("colour"));
     }
 }

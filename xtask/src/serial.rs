@@ -42,10 +42,7 @@ pub(crate) struct Moment {
 impl Moment {
     /// The span from an earlier moment to this one.
     pub(crate) fn since(self, earlier: Self) -> Self {
-        Self {
-            wall: self.wall.saturating_sub(earlier.wall),
-            cpu: self.cpu.saturating_sub(earlier.cpu),
-        }
+        Self { wall: self.wall.saturating_sub(earlier.wall), cpu: self.cpu.saturating_sub(earlier.cpu) }
     }
 }
 
@@ -64,13 +61,9 @@ impl Console {
     /// Starts the machine with its serial line on pipes and its log at `log`; `names` adds to both what it knows.
     pub(crate) fn start(command: &mut Command, log: &Path, names: Filter) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(file.try_clone()?);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file.try_clone()?);
         let child = Tracked::spawn(command)?;
-        let (input, mut output) =
-            child.with(|child| (child.stdin.take(), child.stdout.take().map(Box::new)));
+        let (input, mut output) = child.with(|child| (child.stdin.take(), child.stdout.take().map(Box::new)));
         let (sender, chunks) = mpsc::channel();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -110,9 +103,7 @@ impl Console {
 
     /// Types text into the machine.
     pub(crate) fn send(&mut self, text: &str) -> Result<()> {
-        self.input
-            .write_all(text.as_bytes())
-            .context("the machine takes no input")?;
+        self.input.write_all(text.as_bytes()).context("the machine takes no input")?;
         self.input.flush()?;
         Ok(())
     }
@@ -131,15 +122,8 @@ impl Console {
         let stat = std::fs::read_to_string(&stat).with_context(|| format!("cannot read {stat}"))?;
         // The name in parentheses may hold anything; user and system time are the 12th and 13th field after it, in
         // hundredths of a second for every program (USER_HZ).
-        let fields = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace();
-        let ticks = fields
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u64>().ok());
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
         Ok(Duration::from_millis(10 * ticks.sum::<u64>()))
     }
 
@@ -155,10 +139,7 @@ impl Console {
     }
 
     fn append(&mut self, chunk: &[u8]) {
-        let now = Moment {
-            wall: self.started.elapsed(),
-            cpu: self.cpu_time().unwrap_or_default(),
-        };
+        let now = Moment { wall: self.started.elapsed(), cpu: self.cpu_time().unwrap_or_default() };
         let mut at_start = self.text.is_empty() || self.text.ends_with('\n');
         for &byte in chunk {
             let Some(byte) = self.escapes.filter(byte) else {
@@ -168,11 +149,7 @@ impl Console {
                 self.lines.push((now, self.text.len()));
             }
             at_start = byte == b'\n';
-            self.text.push(if byte.is_ascii() {
-                char::from(byte)
-            } else {
-                '?'
-            });
+            self.text.push(if byte.is_ascii() { char::from(byte) } else { '?' });
         }
     }
 }
@@ -207,10 +184,7 @@ mod tests {
     fn escapes_are_removed_even_when_split() {
         let mut escapes = Escapes::Outside;
         let input = b"a\x1b[2;10Hb\r\n\x1bMc\x1b[0m.";
-        let kept: Vec<u8> = input
-            .iter()
-            .filter_map(|&byte| escapes.filter(byte))
-            .collect();
+        let kept: Vec<u8> = input.iter().filter_map(|&byte| escapes.filter(byte)).collect();
         assert_eq!(kept, b"ab\nc.");
     }
 }

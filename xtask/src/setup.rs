@@ -32,10 +32,7 @@ const PACKAGES: &[Package] = &[
     ("grub-common", "grub-mkrescue"),
     ("grub-efi-amd64-bin", "GRUB for UEFI machines"),
     ("grub-pc-bin", "GRUB for BIOS machines"),
-    (
-        "libxen-dev",
-        "the C headers that ABI layouts are compared with",
-    ),
+    ("libxen-dev", "the C headers that ABI layouts are compared with"),
     ("lld", "links the hypervisor"),
     ("mtools", "the UEFI part of the ISO"),
     ("ovmf", "UEFI firmware for QEMU"),
@@ -47,14 +44,8 @@ const PACKAGES: &[Package] = &[
 
 /// What the distribution's compiler needs, where rustup cannot supply the bare-metal target.
 pub(crate) const COMPILER: &[Package] = &[
-    (
-        "cargo-web",
-        "builds the hypervisor where rustup has no bare-metal target",
-    ),
-    (
-        "rustc-web",
-        "likewise: a compiler new enough for the hypervisor",
-    ),
+    ("cargo-web", "builds the hypervisor where rustup has no bare-metal target"),
+    ("rustc-web", "likewise: a compiler new enough for the hypervisor"),
     ("rust-web-src", "likewise: the source of `core` and `alloc`"),
 ];
 
@@ -107,11 +98,7 @@ fn missing(packages: &[Package]) -> Result<Vec<Package>> {
     let known = String::from_utf8_lossy(&output.stdout);
     Ok(packages
         .iter()
-        .filter(|(name, _)| {
-            !known
-                .lines()
-                .any(|line| line == format!("{name} installed"))
-        })
+        .filter(|(name, _)| !known.lines().any(|line| line == format!("{name} installed")))
         .copied()
         .collect())
 }
@@ -129,11 +116,8 @@ fn install(packages: &[Package]) -> Result<()> {
 
 /// Fetches the package lists if the machine has none.
 pub(crate) fn update_lists() -> Result<()> {
-    let present = fs::read_dir("/var/lib/apt/lists").is_ok_and(|entries| {
-        entries
-            .flatten()
-            .any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
-    });
+    let present = fs::read_dir("/var/lib/apt/lists")
+        .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_string_lossy().contains("_Packages")));
     if present {
         return Ok(());
     }
@@ -151,10 +135,7 @@ fn apt_get() -> Result<Command> {
     if is_root()? {
         return Ok(Command::new("apt-get"));
     }
-    let sudo = Command::new("sudo")
-        .arg("-V")
-        .stdout(Stdio::null())
-        .status();
+    let sudo = Command::new("sudo").arg("-V").stdout(Stdio::null()).status();
     if !sudo.is_ok_and(|status| status.success()) {
         bail!("installing packages needs root or sudo");
     }

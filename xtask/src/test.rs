@@ -66,26 +66,13 @@ impl Tally {
 }
 
 pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
-    let wanted = |name: &str| {
-        args.filter
-            .as_ref()
-            .is_none_or(|filter| name.contains(filter.as_str()))
-    };
-    let checks: Vec<_> = hostcheck::CHECKS
-        .iter()
-        .filter(|check| !args.qemu && wanted(check.name))
-        .collect();
-    let mut scenarios = if args.host {
-        Vec::new()
-    } else {
-        all_scenarios(project)?
-    };
+    let wanted = |name: &str| args.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
+    let checks: Vec<_> = hostcheck::CHECKS.iter().filter(|check| !args.qemu && wanted(check.name)).collect();
+    let mut scenarios = if args.host { Vec::new() } else { all_scenarios(project)? };
     scenarios.retain(|scenario| wanted(&scenario.name));
     if args.list {
         checks.iter().for_each(|check| println!("{}", check.name));
-        scenarios
-            .iter()
-            .for_each(|scenario| println!("{}", scenario.name));
+        scenarios.iter().for_each(|scenario| println!("{}", scenario.name));
         return Ok(ExitCode::SUCCESS);
     }
     ensure!(
@@ -101,26 +88,14 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     if !scenarios.is_empty() {
         tally.add(in_qemu(project, args, &scenarios));
     }
-    println!(
-        "{} passed, {} failed, {} skipped",
-        tally.passed, tally.failed, tally.skipped
-    );
-    Ok(if tally.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The guests first, since they say most about what is wrong, then what is described.
 fn all_scenarios(project: &Project) -> Result<Vec<Scenario>> {
-    let listed = guests::listed(project)?
-        .into_iter()
-        .filter(|guest| !guest.icount);
-    let all: Vec<Scenario> = listed
-        .map(scenario::of_guest)
-        .chain(scenario::described(project)?)
-        .collect();
+    let listed = guests::listed(project)?.into_iter().filter(|guest| !guest.icount);
+    let all: Vec<Scenario> = listed.map(scenario::of_guest).chain(scenario::described(project)?).collect();
     for (index, scenario) in all.iter().enumerate() {
         ensure!(
             all[..index].iter().all(|other| other.name != scenario.name),
@@ -137,36 +112,20 @@ fn in_qemu(project: &Project, args: &Args, scenarios: &[Scenario]) -> Tally {
         Ok(files) => run_all(project, args, &files, scenarios),
         Err(error) => {
             println!("FAIL  build: {error:#}");
-            Tally {
-                passed: 0,
-                failed: 1,
-                skipped: scenarios.len(),
-            }
+            Tally { passed: 0, failed: 1, skipped: scenarios.len() }
         }
     }
 }
 
 fn prepare(project: &Project, args: &Args, scenarios: &[Scenario]) -> Result<Files> {
-    let linux = scenarios
-        .iter()
-        .any(|scenario| matches!(scenario.boot, Boot::Linux | Boot::Packed(_)));
-    let guest = scenarios
-        .iter()
-        .any(|scenario| matches!(scenario.boot, Boot::Guest(_)));
+    let linux = scenarios.iter().any(|scenario| matches!(scenario.boot, Boot::Linux | Boot::Packed(_)));
+    let guest = scenarios.iter().any(|scenario| matches!(scenario.boot, Boot::Guest(_)));
     let of_debian = args.hypervisor.as_deref().is_some_and(iso::is_debian);
     Ok(Files {
         hypervisor: iso::hypervisor(project, args.hypervisor.as_deref(), false)?,
         cpu: if of_debian { C_HYPERVISOR_CPU } else { "max" }.to_owned(),
-        linux: if linux {
-            Some((debian::kernel(Flavour::Amd64)?, initramfs::make(project)?))
-        } else {
-            None
-        },
-        guests: if guest {
-            Some(guests::build(project)?)
-        } else {
-            None
-        },
+        linux: if linux { Some((debian::kernel(Flavour::Amd64)?, initramfs::make(project)?)) } else { None },
+        guests: if guest { Some(guests::build(project)?) } else { None },
         slow: args.slow.max(1),
     })
 }
@@ -174,15 +133,12 @@ fn prepare(project: &Project, args: &Args, scenarios: &[Scenario]) -> Result<Fil
 /// Hands the scenarios to as many workers as machines may run at a time.
 fn run_all(project: &Project, args: &Args, files: &Files, scenarios: &[Scenario]) -> Tally {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let repeated = (0..args.repeat.max(1))
-        .flat_map(|round| scenarios.iter().map(move |scenario| scenario.round(round)));
+    let repeated =
+        (0..args.repeat.max(1)).flat_map(|round| scenarios.iter().map(move |scenario| scenario.round(round)));
     let queue = Mutex::new(repeated);
     let tally = Mutex::new(Tally::default());
     let started = Instant::now();
-    println!(
-        "{} scenarios under QEMU",
-        scenarios.len() * args.repeat.max(1)
-    );
+    println!("{} scenarios under QEMU", scenarios.len() * args.repeat.max(1));
     thread::scope(|scope| {
         for _ in 0..args.jobs.unwrap_or(cores).max(1) {
             scope.spawn(|| {
@@ -191,10 +147,7 @@ fn run_all(project: &Project, args: &Args, files: &Files, scenarios: &[Scenario]
                     let Some(scenario) = next else { break };
                     let outcome = runner::run(project, files, &scenario);
                     let counted = report(project, &scenario, &outcome);
-                    tally
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .add(counted);
+                    tally.lock().unwrap_or_else(PoisonError::into_inner).add(counted);
                 }
             });
         }
@@ -208,33 +161,17 @@ fn report(project: &Project, scenario: &Scenario, outcome: &Outcome) -> Tally {
     let name = &scenario.name;
     let took = seconds(outcome.took);
     if let Some(failure) = &outcome.failure {
-        let log = project
-            .target
-            .join(format!("xenith/logs/{}.log", scenario.file_stem()));
-        println!(
-            "FAIL  {name} ({took}): {failure}\n      log: {}",
-            project.shown(&log)
-        );
-        return Tally {
-            failed: 1,
-            ..Tally::default()
-        };
+        let log = project.target.join(format!("xenith/logs/{}.log", scenario.file_stem()));
+        println!("FAIL  {name} ({took}): {failure}\n      log: {}", project.shown(&log));
+        return Tally { failed: 1, ..Tally::default() };
     }
     let mut notes = vec![took];
     if outcome.checks > 0 {
         notes.push(format!("{} checks", outcome.checks));
     }
-    notes.extend(
-        outcome
-            .marks
-            .iter()
-            .map(|(mark, time)| format!("{mark} {}", seconds(time.wall))),
-    );
+    notes.extend(outcome.marks.iter().map(|(mark, time)| format!("{mark} {}", seconds(time.wall))));
     println!("ok    {name} ({})", notes.join(", "));
-    Tally {
-        passed: 1,
-        ..Tally::default()
-    }
+    Tally { passed: 1, ..Tally::default() }
 }
 
 fn seconds(time: Duration) -> String {

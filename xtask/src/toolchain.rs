@@ -30,8 +30,7 @@ impl Toolchain {
         if let Some(chosen) = REPORTED.get() {
             return Ok(*chosen);
         }
-        let chosen = if std::env::var_os("XENITH_DEBIAN_RUSTC").is_none() && rustup_target_usable()
-        {
+        let chosen = if std::env::var_os("XENITH_DEBIAN_RUSTC").is_none() && rustup_target_usable() {
             Self::Rustup
         } else {
             setup::ensure_these(setup::COMPILER)?;
@@ -70,10 +69,7 @@ impl Toolchain {
         };
         process::forget_outer_cargo(&mut command);
         command.current_dir(workspace).arg(verb);
-        command
-            .args(["--target", BARE])
-            .arg("--target-dir")
-            .arg(target.join(self.target_dir()));
+        command.args(["--target", BARE]).arg("--target-dir").arg(target.join(self.target_dir()));
         if self == Self::Debian {
             command
                 .args(["-Z", "build-std=core,alloc,compiler_builtins"])
@@ -102,19 +98,13 @@ impl Toolchain {
 /// True when the pinned rustup toolchain has the bare-metal target, or has it after one try to add it.
 pub(crate) fn rustup_target_usable() -> bool {
     static USABLE: OnceLock<bool> = OnceLock::new();
-    *USABLE.get_or_init(|| {
-        has_target().unwrap_or(false) || (add_target() && has_target().unwrap_or(false))
-    })
+    *USABLE.get_or_init(|| has_target().unwrap_or(false) || (add_target() && has_target().unwrap_or(false)))
 }
 
 fn has_target() -> Result<bool> {
     let sysroot = process::output(Command::new("rustc").args(["--print", "sysroot"]))
         .context("cannot ask rustc for its sysroot")?;
-    Ok(Path::new(sysroot.trim())
-        .join("lib/rustlib")
-        .join(BARE)
-        .join("lib")
-        .exists())
+    Ok(Path::new(sysroot.trim()).join("lib/rustlib").join(BARE).join("lib").exists())
 }
 
 /// Asks rustup for the target, quietly: a machine without access to rustup's server is no error here.

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What each simulated CPU has in its registers: the frame of the interrupted guest, and what the machine keeps beside it.
-#![expect(
-    unsafe_code,
-    reason = "the register frame is written through two ways, as on the machine"
-)]
+#![expect(unsafe_code, reason = "the register frame is written through two ways, as on the machine")]
 
 use crate::cpu;
 use crate::window::Window;
@@ -73,19 +70,10 @@ impl Area {
         self.kernel_mode.store(false, Relaxed);
         self.vcpu.store(0, Relaxed);
         self.vcpu_info.store(0, Relaxed);
-        let words = [
-            &self.cr3_kernel,
-            &self.cr3_user,
-            &self.cr2,
-            &self.cr4,
-            &self.xcr0,
-        ];
+        let words = [&self.cr3_kernel, &self.cr3_user, &self.cr2, &self.cr4, &self.xcr0];
         words.into_iter().for_each(|w| w.store(0, Relaxed));
         let bases = [&self.fs_base, &self.gs_base, &self.other_gs_base];
-        bases
-            .into_iter()
-            .chain(&self.debug)
-            .for_each(|w| w.store(0, Relaxed));
+        bases.into_iter().chain(&self.debug).for_each(|w| w.store(0, Relaxed));
         self.ts.store(false, Relaxed);
         self.tsc_aux.store(0, Relaxed);
         self.ldt_entries.store(0, Relaxed);

@@ -10,19 +10,14 @@ static IN: Mutex<VecDeque<u8>> = Mutex::new(VecDeque::new());
 
 /// Sends bytes.
 pub fn write(bytes: &[u8]) {
-    OUT.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .extend_from_slice(bytes);
+    OUT.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
 }
 
 /// Receives what has arrived, up to the buffer's length; returns how much.
 pub fn read(buffer: &mut [u8]) -> usize {
     let mut queue = IN.lock().unwrap_or_else(PoisonError::into_inner);
     let count = buffer.len().min(queue.len());
-    buffer
-        .iter_mut()
-        .zip(queue.drain(..count))
-        .for_each(|(to, from)| *to = from);
+    buffer.iter_mut().zip(queue.drain(..count)).for_each(|(to, from)| *to = from);
     count
 }
 
@@ -36,9 +31,7 @@ pub fn take_output() -> Vec<u8> {
 
 /// Lets bytes arrive.
 pub fn type_in(bytes: &[u8]) {
-    IN.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .extend(bytes);
+    IN.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes);
 }
 
 pub(crate) fn reset() {

@@ -69,16 +69,9 @@ fn loadable(a: &Area, selector: u16) -> Result<u16, BadSelector> {
     }
     let window = locked(&a.window);
     let all = 16 * 512;
-    let found = window
-        .as_ref()
-        .and_then(|w| w.descriptor(selector, all, a.ldt_entries.load(Relaxed)));
+    let found = window.as_ref().and_then(|w| w.descriptor(selector, all, a.ldt_entries.load(Relaxed)));
     match found {
-        Some(d)
-            if d & PRESENT_RING3_SEGMENT == PRESENT_RING3_SEGMENT
-                && d & CODE != CODE_UNREADABLE =>
-        {
-            Ok(selector)
-        }
+        Some(d) if d & PRESENT_RING3_SEGMENT == PRESENT_RING3_SEGMENT && d & CODE != CODE_UNREADABLE => Ok(selector),
         _ => Err(BadSelector),
     }
 }
@@ -102,11 +95,7 @@ impl Context {
         a.cr3_kernel.store(self.cr3_kernel.0, Relaxed);
         a.cr3_user.store(self.cr3_user.0, Relaxed);
         set_guest_cr4(self.cr4);
-        load_root(if self.kernel_mode {
-            self.cr3_kernel
-        } else {
-            self.cr3_user
-        });
+        load_root(if self.kernel_mode { self.cr3_kernel } else { self.cr3_user });
         *locked(&a.window) = Some(self.window.clone());
         a.ldt_entries.store(self.ldt_entries, Relaxed);
         self.fpu.load();
@@ -126,11 +115,8 @@ impl Context {
         });
         *locked(&a.selectors) = loaded;
         a.fs_base.store(self.fs_base, Relaxed);
-        let (active, other) = if self.kernel_mode {
-            (self.gs_kernel, self.gs_user)
-        } else {
-            (self.gs_user, self.gs_kernel)
-        };
+        let (active, other) =
+            if self.kernel_mode { (self.gs_kernel, self.gs_user) } else { (self.gs_user, self.gs_kernel) };
         a.gs_base.store(active, Relaxed);
         a.other_gs_base.store(other, Relaxed);
         result
@@ -145,11 +131,7 @@ impl Context {
         self.selectors = current_selectors();
         self.fs_base = fs_base();
         let (active, other) = (gs_base(), other_gs_base());
-        (self.gs_kernel, self.gs_user) = if self.kernel_mode {
-            (active, other)
-        } else {
-            (other, active)
-        };
+        (self.gs_kernel, self.gs_user) = if self.kernel_mode { (active, other) } else { (other, active) };
         fpu::set_ts(false);
         self.fpu.save();
         a.debug[7].store(0, Relaxed);
@@ -164,9 +146,7 @@ impl Context {
 
 /// Loads the guest's choice of CR4 bits.
 pub fn set_guest_cr4(bits: u64) {
-    area()
-        .cr4
-        .store(cpu::host_cr4() & !GUEST_CR4 | bits & GUEST_CR4, Relaxed);
+    area().cr4.store(cpu::host_cr4() & !GUEST_CR4 | bits & GUEST_CR4, Relaxed);
 }
 
 /// Loads debug registers that the hypervisor has checked.

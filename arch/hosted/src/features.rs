@@ -3,10 +3,7 @@
 
 /// Capabilities of the CPU.
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(
-    missing_docs,
-    reason = "each field is the CPUID feature it is named after"
-)]
+#[expect(missing_docs, reason = "each field is the CPUID feature it is named after")]
 pub struct Features {
     pub nx: bool,
     pub smep: bool,

@@ -18,11 +18,7 @@ pub struct FpuState {
 impl FpuState {
     /// Makes the state of a CPU after reset; `None` when memory is out, which it never is here.
     pub fn new() -> Option<Self> {
-        let mut state = Self {
-            area: Box::new([0; 512]),
-            xcr0: 1,
-            xcr0_accum: 3,
-        };
+        let mut state = Self { area: Box::new([0; 512]), xcr0: 1, xcr0_accum: 3 };
         state.reset();
         Some(state)
     }

@@ -48,9 +48,7 @@ pub struct PageFault {
 }
 
 pub(crate) fn reset() {
-    ROOTS
-        .iter()
-        .for_each(|r| r.store(u64::MAX, Ordering::SeqCst));
+    ROOTS.iter().for_each(|r| r.store(u64::MAX, Ordering::SeqCst));
 }
 
 fn root_of(cpu: CpuId) -> &'static AtomicU64 {
@@ -100,10 +98,7 @@ fn translate(va: GuestVa, how: Access) -> Result<Mfn, u32> {
     let mut executable = true;
     let mut global = false;
     for level in (1..=4u32).rev() {
-        assert!(
-            is_ram(table),
-            "the MMU walks table {table}, which is no RAM"
-        );
+        assert!(is_ram(table), "the MMU walks table {table}, which is no RAM");
         let index = (va.0 >> (12 + 9 * (level - 1)) & 511) as usize;
         // SAFETY: bounds checked above; page tables are only seen as atomics.
         let slot = unsafe { phys::entry(table, index) };
@@ -120,22 +115,13 @@ fn translate(va: GuestVa, how: Access) -> Result<Mfn, u32> {
         if entry & USER == 0 || (write && !writable) || (how == Access::Fetch && !executable) {
             return Err(asked | CODE_PRESENT);
         }
-        let seen = if leaf && write {
-            ACCESSED | DIRTY
-        } else {
-            ACCESSED
-        };
+        let seen = if leaf && write { ACCESSED | DIRTY } else { ACCESSED };
         slot.fetch_or(seen, Ordering::SeqCst);
         global = entry & GLOBAL != 0;
         table = Mfn((entry & ADDR) >> 12);
     }
     // As hardware: without D set a cached translation lets no write through.
-    let cached = tlb::Cached {
-        mfn: table,
-        writable: write,
-        executable,
-        global,
-    };
+    let cached = tlb::Cached { mfn: table, writable: write, executable, global };
     tlb::insert(this, va, cached);
     Ok(table)
 }

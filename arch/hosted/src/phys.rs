@@ -17,20 +17,11 @@ static SIZE: AtomicUsize = AtomicUsize::new(0);
 
 /// Reserves the memory (first call) or empties it (later ones), and makes `bytes` of it RAM.
 pub(crate) fn init(bytes: usize) {
-    assert!(
-        bytes <= MAX_BYTES,
-        "a hosted machine has at most {MAX_BYTES} bytes"
-    );
+    assert!(bytes <= MAX_BYTES, "a hosted machine has at most {MAX_BYTES} bytes");
     let base = BASE.load(Ordering::Relaxed);
     if base != 0 {
         // SAFETY: the range is ours alone (mapped below) and is private anonymous memory, which reads as zero afterwards.
-        let rc = unsafe {
-            libc::madvise(
-                base as *mut _,
-                SIZE.load(Ordering::Relaxed),
-                libc::MADV_DONTNEED,
-            )
-        };
+        let rc = unsafe { libc::madvise(base as *mut _, SIZE.load(Ordering::Relaxed), libc::MADV_DONTNEED) };
         assert_eq!(rc, 0, "madvise of the machine's memory");
     } else {
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
@@ -67,10 +58,7 @@ pub fn directmap() -> usize {
 /// The frame is RAM of this machine.
 #[inline]
 pub unsafe fn frame_ptr(mfn: Mfn) -> *mut u8 {
-    debug_assert!(
-        (mfn.0 as usize) < size() / PAGE_SIZE,
-        "frame {mfn} is no RAM"
-    );
+    debug_assert!((mfn.0 as usize) < size() / PAGE_SIZE, "frame {mfn} is no RAM");
     (directmap() + mfn.0 as usize * PAGE_SIZE) as *mut u8
 }
 

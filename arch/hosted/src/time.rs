@@ -28,11 +28,7 @@ pub fn now() -> u64 {
 
 /// Returns the scale of the counter: 1 GHz.
 pub fn scale() -> TscScale {
-    TscScale {
-        mul: 1 << 31,
-        shift: 1,
-        khz: 1_000_000,
-    }
+    TscScale { mul: 1 << 31, shift: 1, khz: 1_000_000 }
 }
 
 /// Returns the time since boot, in ns, at which the TSC read this.

@@ -9,8 +9,7 @@ static DEADLINES: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; M
 
 /// Sets this CPU's deadline in nanoseconds since boot, or stops its timer.
 pub fn program(deadline_ns: Option<u64>) {
-    DEADLINES[cpu::this_cpu().0 as usize % MAX_CPUS]
-        .store(deadline_ns.unwrap_or(u64::MAX), Ordering::SeqCst);
+    DEADLINES[cpu::this_cpu().0 as usize % MAX_CPUS].store(deadline_ns.unwrap_or(u64::MAX), Ordering::SeqCst);
 }
 
 /// Returns a CPU's deadline.
@@ -28,7 +27,5 @@ pub fn expired(cpu: CpuId) -> bool {
 }
 
 pub(crate) fn reset() {
-    DEADLINES
-        .iter()
-        .for_each(|d| d.store(u64::MAX, Ordering::SeqCst));
+    DEADLINES.iter().for_each(|d| d.store(u64::MAX, Ordering::SeqCst));
 }

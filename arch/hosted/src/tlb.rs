@@ -90,10 +90,7 @@ pub fn full_flushes() -> u64 {
 
 /// Returns everything that some CPU has cached.
 pub fn cached() -> Vec<(CpuId, GuestVa, Cached)> {
-    cache()
-        .iter()
-        .map(|(&(cpu, page), &c)| (cpu, GuestVa(page << 12), c))
-        .collect()
+    cache().iter().map(|(&(cpu, page), &c)| (cpu, GuestVa(page << 12), c)).collect()
 }
 
 pub(crate) fn lookup(cpu: CpuId, va: GuestVa) -> Option<Cached> {

@@ -41,10 +41,7 @@ impl Window {
     /// Never here: on the machine [`NoTables`] when memory is used up.
     pub fn new(_alloc: TableAlloc<'_>) -> Result<Self, NoTables> {
         let index = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Self {
-            base: WINDOWS + u64::from(index) * WINDOW_SIZE,
-            pages: [const { AtomicU64::new(NOTHING) }; 32],
-        })
+        Ok(Self { base: WINDOWS + u64::from(index) * WINDOW_SIZE, pages: [const { AtomicU64::new(NOTHING) }; 32] })
     }
 
     fn set(&self, index: usize, frame: Option<Mfn>) {
@@ -88,22 +85,15 @@ impl Window {
     /// Reads the descriptor that a selector names; `None` beyond the table's limit or where nothing is mapped.
     pub fn descriptor(&self, selector: u16, gdt_entries: u32, ldt_entries: u32) -> Option<u64> {
         let index = usize::from(selector >> 3);
-        let (first, limit) = if selector & 4 == 0 {
-            (0, gdt_entries)
-        } else {
-            (16, ldt_entries)
-        };
-        let frame = self
-            .get(first + index / 512)
-            .filter(|_| index < limit as usize)?;
+        let (first, limit) = if selector & 4 == 0 { (0, gdt_entries) } else { (16, ldt_entries) };
+        let frame = self.get(first + index / 512).filter(|_| index < limit as usize)?;
         // SAFETY: the caller of `set_*_page` keeps the frame, which is RAM; descriptors are only seen as atomics.
         Some(unsafe { phys::entry(frame, index % 512) }.load(Ordering::Relaxed))
     }
 
     /// Returns the byte offset into the LDT if the address lies in this window's LDT half.
     pub fn ldt_offset(&self, va: u64) -> Option<u64> {
-        va.checked_sub(self.ldt_base())
-            .filter(|o| *o < WINDOW_SIZE / 2)
+        va.checked_sub(self.ldt_base()).filter(|o| *o < WINDOW_SIZE / 2)
     }
 }
 

@@ -64,9 +64,10 @@ impl CpuMask {
     }
     /// Iterates over the CPUs in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = CpuId> {
-        self.0.into_iter().enumerate().flat_map(|(i, word)| {
-            (0..64u16).filter(move |b| word >> b & 1 != 0).map(move |b| CpuId(i as u16 * 64 + b))
-        })
+        self.0
+            .into_iter()
+            .enumerate()
+            .flat_map(|(i, word)| (0..64u16).filter(move |b| word >> b & 1 != 0).map(move |b| CpuId(i as u16 * 64 + b)))
     }
 }
 

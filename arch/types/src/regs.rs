@@ -5,8 +5,16 @@
 
 /// Registers of an interrupted context.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq,
-    zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    zerocopy::FromBytes,
+    zerocopy::IntoBytes,
+    zerocopy::Immutable,
+    zerocopy::KnownLayout,
 )]
 #[repr(C)]
 #[expect(missing_docs, reason = "the fields are the registers they are named after")]

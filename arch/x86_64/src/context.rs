@@ -4,10 +4,7 @@
 //! While a vCPU is loaded, its FS and both its GS bases are in the registers (the hypervisor uses neither segment),
 //! its address space is in CR3, and toggling between guest kernel and guest user is a `swapgs` and a CR3 load.
 //! Between [`Context::load`] and [`Context::save`] the saved copies are stale, except where a function says otherwise.
-#![expect(
-    unsafe_code,
-    reason = "loads segments, bases, debug registers and address spaces"
-)]
+#![expect(unsafe_code, reason = "loads segments, bases, debug registers and address spaces")]
 
 use alloc::sync::Arc;
 use core::arch::asm;
@@ -104,23 +101,14 @@ impl Context {
         let a = area();
         a.vcpu.store(vcpu, Ordering::Relaxed);
         cpu::set_vcpu_info(Some(info));
-        a.kernel_mode
-            .store(u32::from(self.kernel_mode), Ordering::Relaxed);
+        a.kernel_mode.store(u32::from(self.kernel_mode), Ordering::Relaxed);
         a.cr3_kernel.store(self.cr3_kernel.0, Ordering::Relaxed);
         a.cr3_user.store(self.cr3_user.0, Ordering::Relaxed);
         set_guest_cr4(self.cr4);
-        let root = if self.kernel_mode {
-            self.cr3_kernel
-        } else {
-            self.cr3_user
-        };
+        let root = if self.kernel_mode { self.cr3_kernel } else { self.cr3_user };
         tlb::load_cr3_flush_all(root.0);
         self.window.use_on_this_cpu();
-        descriptors::load_ldt(
-            cpu::gdt_page_of(cpu::this_cpu()),
-            self.window.ldt_base(),
-            self.ldt_entries,
-        );
+        descriptors::load_ldt(cpu::gdt_page_of(cpu::this_cpu()), self.window.ldt_base(), self.ldt_entries);
         fpu::set_ts(false);
         self.fpu.load();
         fpu::set_ts(self.ts);
@@ -133,16 +121,11 @@ impl Context {
         // SAFETY: this CPU's frame; the exit path is not running.
         unsafe { *a.regs.get() = self.regs };
         let [ds, es, fs, gs] = self.selectors;
-        let result = [load_ds(ds), load_es(es), load_fs(fs), load_gs(gs)]
-            .into_iter()
-            .collect();
+        let result = [load_ds(ds), load_es(es), load_fs(fs), load_gs(gs)].into_iter().collect();
         // Loading a selector may have changed the base: bases come last.
         msr::write(msr::FS_BASE, self.fs_base);
-        let (active, other) = if self.kernel_mode {
-            (self.gs_kernel, self.gs_user)
-        } else {
-            (self.gs_user, self.gs_kernel)
-        };
+        let (active, other) =
+            if self.kernel_mode { (self.gs_kernel, self.gs_user) } else { (self.gs_user, self.gs_kernel) };
         msr::write(msr::GS_BASE, active);
         msr::write(msr::KERNEL_GS_BASE, other);
         result
@@ -157,11 +140,7 @@ impl Context {
         self.selectors = selectors();
         self.fs_base = msr::read(msr::FS_BASE);
         let (active, other) = (msr::read(msr::GS_BASE), msr::read(msr::KERNEL_GS_BASE));
-        (self.gs_kernel, self.gs_user) = if self.kernel_mode {
-            (active, other)
-        } else {
-            (other, active)
-        };
+        (self.gs_kernel, self.gs_user) = if self.kernel_mode { (active, other) } else { (other, active) };
         fpu::set_ts(false);
         self.fpu.save();
         if self.debug[7] & 0xff != 0 {
@@ -173,9 +152,7 @@ impl Context {
             load(0).expect("the null selector always loads");
         }
         descriptors::load_ldt(cpu::gdt_page_of(cpu::this_cpu()), 0, 0);
-        descriptors::load_gdt(
-            cpu::gdt_page_of(cpu::this_cpu()) as u64 - descriptors::RESERVED_BYTE,
-        );
+        descriptors::load_gdt(cpu::gdt_page_of(cpu::this_cpu()) as u64 - descriptors::RESERVED_BYTE);
         a.vcpu.store(0, Ordering::Relaxed);
         cpu::set_vcpu_info(None);
         tlb::load_cr3_flush_all(cpu::idle_cr3().0);
@@ -321,11 +298,7 @@ pub fn set_user_gs_selector(selector: u16) {
 
 /// Loads the LDT of the current vCPU's window.
 pub fn load_ldt(window: &Window, entries: u32) {
-    descriptors::load_ldt(
-        cpu::gdt_page_of(cpu::this_cpu()),
-        window.ldt_base(),
-        entries,
-    );
+    descriptors::load_ldt(cpu::gdt_page_of(cpu::this_cpu()), window.ldt_base(), entries);
 }
 
 /// Loads TSC_AUX, where the CPU has it.

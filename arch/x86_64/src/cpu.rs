@@ -45,13 +45,7 @@ pub const PAT: u64 = 0x0501_0007_0406;
 fn cr4_base() -> u64 {
     let f = features::get();
     let mut cr4 = 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10;
-    for (have, bit) in [
-        (f.pge, 7),
-        (f.umip, 11),
-        (f.smep, 20),
-        (f.smap, 21),
-        (f.xsave, 18),
-    ] {
+    for (have, bit) in [(f.pge, 7), (f.umip, 11), (f.smep, 20), (f.smap, 21), (f.xsave, 18)] {
         if have {
             cr4 |= 1 << bit;
         }
@@ -90,10 +84,7 @@ pub fn started() -> bool {
 pub fn raise(cpu: CpuId, work: Work) {
     let before = area_of(cpu).work.fetch_or(work.bits(), Ordering::SeqCst);
     if cpu != this_cpu() && before & work.bits() != work.bits() {
-        apic::send_ipi(
-            area_of(cpu).apic_id.load(Ordering::Relaxed),
-            VECTOR_RESCHEDULE,
-        );
+        apic::send_ipi(area_of(cpu).apic_id.load(Ordering::Relaxed), VECTOR_RESCHEDULE);
     }
 }
 
@@ -143,10 +134,7 @@ pub fn reset_budget() {
 
 /// Interrupts a CPU so that it looks at its work.
 pub fn poke(cpu: CpuId) {
-    apic::send_ipi(
-        area_of(cpu).apic_id.load(Ordering::Relaxed),
-        VECTOR_RESCHEDULE,
-    );
+    apic::send_ipi(area_of(cpu).apic_id.load(Ordering::Relaxed), VECTOR_RESCHEDULE);
 }
 
 pub(crate) fn send_shootdown(cpu: CpuId) {
@@ -160,9 +148,7 @@ pub(crate) fn gdt_page_of(cpu: CpuId) -> *mut GdtPage {
 
 /// Returns the frame of a CPU's GDT page.
 pub(crate) fn gdt_frame_of(cpu: CpuId) -> Mfn {
-    paging::translate(gdt_page_of(cpu) as u64)
-        .expect("a CPU's GDT page is mapped with its area")
-        .mfn()
+    paging::translate(gdt_page_of(cpu) as u64).expect("a CPU's GDT page is mapped with its area").mfn()
 }
 
 /// Maps and fills a CPU's area.
@@ -179,35 +165,23 @@ pub fn create_area(cpu: CpuId, apic_id: u32, alloc: TableAlloc<'_>) -> Result<()
     let stub = page(0, paging::RX)?;
     // SAFETY: a fresh frame, reached through the direct map; nobody executes it yet.
     unsafe { entry::write_stubs(phys::frame_ptr(stub), cpu) };
-    for end in [
-        cpu_area::NMI_STACK_END,
-        cpu_area::MCE_STACK_END,
-        cpu_area::DF_STACK_END,
-        cpu_area::DB_STACK_END,
-    ] {
+    for end in [cpu_area::NMI_STACK_END, cpu_area::MCE_STACK_END, cpu_area::DF_STACK_END, cpu_area::DB_STACK_END] {
         page(end - 0x2000, paging::RW)?;
         page(end - 0x1000, paging::RW)?;
     }
     let gdt = page(0xf000, paging::RW)?;
     // SAFETY: a fresh frame of this CPU's.
-    unsafe {
-        descriptors::write_gdt_page(phys::frame_ptr(gdt).cast(), gdt_page_of(cpu) as u64, cpu)
-    };
+    unsafe { descriptors::write_gdt_page(phys::frame_ptr(gdt).cast(), gdt_page_of(cpu) as u64, cpu) };
     let mut top = gdt;
     for offset in (cpu_area::STACK_START..layout::CPU_STRIDE).step_by(4096) {
         top = page(offset, paging::RW)?;
     }
     // SAFETY: the area lies within the last page of the stack, fresh and zeroed; zeros are a valid CpuArea.
-    let new = unsafe {
-        &*phys::frame_ptr(top)
-            .add(4096 - size_of::<CpuArea>())
-            .cast::<CpuArea>()
-    };
+    let new = unsafe { &*phys::frame_ptr(top).add(4096 - size_of::<CpuArea>()).cast::<CpuArea>() };
     new.cpu.store(cpu.0, Ordering::Relaxed);
     new.apic_id.store(apic_id, Ordering::Relaxed);
     new.deadline.store(u64::MAX, Ordering::Relaxed);
-    new.vcpu_info
-        .store(NO_VCPU_INFO.as_ptr() as usize, Ordering::Relaxed);
+    new.vcpu_info.store(NO_VCPU_INFO.as_ptr() as usize, Ordering::Relaxed);
     Ok(())
 }
 
@@ -228,10 +202,7 @@ pub fn event_mask() -> &'static AtomicU8 {
 
 /// Points this CPU's exit path at a `vcpu_info`, or at nothing.
 pub fn set_vcpu_info(info: Option<usize>) {
-    area().vcpu_info.store(
-        info.unwrap_or(NO_VCPU_INFO.as_ptr() as usize),
-        Ordering::Relaxed,
-    );
+    area().vcpu_info.store(info.unwrap_or(NO_VCPU_INFO.as_ptr() as usize), Ordering::Relaxed);
 }
 
 /// Loads this CPU's tables, control registers and entry points. Runs on the CPU's own area.

@@ -77,8 +77,7 @@ pub struct CpuArea {
     pub idle_ns: AtomicU64,
 }
 
-const _: () =
-    assert!((core::mem::offset_of!(CpuArea, regs) + size_of::<Regs>()).is_multiple_of(16));
+const _: () = assert!((core::mem::offset_of!(CpuArea, regs) + size_of::<Regs>()).is_multiple_of(16));
 const _: () = assert!(size_of::<CpuArea>().is_multiple_of(16));
 
 /// Returns the start of a CPU's area.

@@ -4,10 +4,7 @@
 //! A GDT is 16 pages: the guest's in pages 0 to 13, this CPU's page as page 14. While a vCPU runs, the table is the
 //! vCPU's descriptor window; otherwise the CPU's page alone, at a base 14 pages below it, so that the selectors
 //! are the same always.
-#![expect(
-    unsafe_code,
-    reason = "LGDT, LIDT, LTR and writes to the CPU's own tables"
-)]
+#![expect(unsafe_code, reason = "LGDT, LIDT, LTR and writes to the CPU's own tables")]
 
 use core::arch::asm;
 
@@ -80,8 +77,7 @@ pub(crate) unsafe fn write_gdt_page(page: *mut GdtPage, page_va: u64, cpu: CpuId
     d[6] = 0x00af_fb00_0000_ffff;
     d[8] = tss_low;
     d[9] = tss_high;
-    let frame_end = cpu_area::of(cpu)
-        + (core::mem::offset_of!(CpuArea, regs) + size_of::<arch_types::Regs>()) as u64;
+    let frame_end = cpu_area::of(cpu) + (core::mem::offset_of!(CpuArea, regs) + size_of::<arch_types::Regs>()) as u64;
     let tss = TaskState {
         reserved0: 0,
         rsp: [frame_end, 0, 0],
@@ -100,12 +96,7 @@ pub(crate) unsafe fn write_gdt_page(page: *mut GdtPage, page_va: u64, cpu: CpuId
         io_bitmap: size_of::<TaskState>() as u16,
     };
     // SAFETY: the caller's promise.
-    unsafe {
-        page.write(GdtPage {
-            descriptors: d,
-            tss,
-        })
-    };
+    unsafe { page.write(GdtPage { descriptors: d, tss }) };
 }
 
 /// Sets the LDT descriptor of a CPU's GDT page and loads it; no entries unloads it.
@@ -132,10 +123,7 @@ struct TablePointer {
 
 /// Makes the table at `base` the GDT; it has the hypervisor's page at its end.
 pub(crate) fn load_gdt(base: u64) {
-    let pointer = TablePointer {
-        limit: (RESERVED_BYTE + 16 * 8 - 1) as u16,
-        base,
-    };
+    let pointer = TablePointer { limit: (RESERVED_BYTE + 16 * 8 - 1) as u16, base };
     // SAFETY: `base` is a vCPU's window or lies 14 pages below a CPU's page; both map this CPU's descriptors, which
     // the segment registers in use refer to, at the same selectors.
     unsafe { asm!("lgdt [{}]", in(reg) &pointer, options(readonly, nostack, preserves_flags)) };
@@ -185,10 +173,7 @@ fn gate(vector: u8) -> Gate {
 
 fn load_idt() {
     let table = IDT.call_once(|| core::array::from_fn(|v| gate(v as u8)));
-    let pointer = TablePointer {
-        limit: (size_of_val(table) - 1) as u16,
-        base: table.as_ptr() as u64,
-    };
+    let pointer = TablePointer { limit: (size_of_val(table) - 1) as u16, base: table.as_ptr() as u64 };
     // SAFETY: the table is static and every gate leads to a stub.
     unsafe { asm!("lidt [{}]", in(reg) &pointer, options(readonly, nostack, preserves_flags)) };
 }

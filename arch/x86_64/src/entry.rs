@@ -5,10 +5,7 @@
 //! `xenith_hypercall(&mut Regs)`, `xenith_guest_syscall(&mut Regs)`, `xenith_guest_exception(&mut Regs)`,
 //! `xenith_interrupt(&mut Regs)`, `xenith_event(&mut Regs)` and `xenith_exit_work(&mut Regs)`. In the frames of the first
 //! two, rbx, rbp and r12 to r15 are not valid: most calls never look at them, so they are not saved.
-#![expect(
-    unsafe_code,
-    reason = "entry points in assembly, and the code generated for each CPU"
-)]
+#![expect(unsafe_code, reason = "entry points in assembly, and the code generated for each CPU")]
 
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
@@ -79,10 +76,7 @@ pub(crate) fn stub(vector: u8) -> u64 {
 /// `page` must be the writable alias of the page that will be mapped executable at the start of the CPU's area.
 pub(crate) unsafe fn write_stubs(page: *mut u8, cpu: CpuId) {
     let slot = cpu_area::of(cpu) + REGS as u64 + offset_of!(Regs, rsp) as u64;
-    let entries = [
-        xenith_entry_syscall as *const () as u64,
-        xenith_entry_syscall32 as *const () as u64,
-    ];
+    let entries = [xenith_entry_syscall as *const () as u64, xenith_entry_syscall32 as *const () as u64];
     for (n, entry) in entries.into_iter().enumerate() {
         let at = cpu_area::base(cpu) + 32 * n as u64;
         let rel = |end: u64, target: u64| (target.wrapping_sub(at + end) as u32).to_le_bytes();
@@ -108,10 +102,7 @@ pub(crate) fn init_msrs(cpu: CpuId, sysenter: bool) {
     msr::write(msr::SFMASK, 0x0003_7700 | 1 << 18);
     if sysenter {
         msr::write(msr::SYSENTER_CS, 0xe008);
-        msr::write(
-            msr::SYSENTER_ESP,
-            cpu_area::of(cpu) + (REGS + size_of::<Regs>()) as u64,
-        );
+        msr::write(msr::SYSENTER_ESP, cpu_area::of(cpu) + (REGS + size_of::<Regs>()) as u64);
         msr::write(msr::SYSENTER_EIP, xenith_entry_sysenter as *const () as u64);
     }
 }
@@ -151,14 +142,7 @@ pub fn recover(frame: &mut Regs) -> Option<AfterFault> {
         // SAFETY: this CPU's main-stack frame; the return path that owned it was abandoned by the fault.
         let guest = unsafe { &mut *area().regs.get() };
         let (rip, cs, rflags, rsp, ss) = (guest.rip, guest.cs, guest.rflags, guest.rsp, guest.ss);
-        *guest = Regs {
-            rip,
-            cs,
-            rflags,
-            rsp,
-            ss,
-            ..live
-        };
+        *guest = Regs { rip, cs, rflags, rsp, ss, ..live };
         return Some(AfterFault::ToGuest);
     }
     frame.rip = fixup::recovery(frame.rip)?;

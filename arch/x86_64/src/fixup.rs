@@ -3,10 +3,7 @@
 //!
 //! Entries are pairs of addresses in section `.fixup`, written beside the instructions. [`recovery`] is the one
 //! lookup, asked first for any fault taken at CPL 0.
-#![expect(
-    unsafe_code,
-    reason = "reads linker-made tables and patches code at boot"
-)]
+#![expect(unsafe_code, reason = "reads linker-made tables and patches code at boot")]
 
 use crate::features;
 
@@ -38,10 +35,7 @@ fn entries() -> &'static [Entry] {
 
 /// Returns where to go on after a fault at `rip`, if the instruction there is a known one.
 pub fn recovery(rip: u64) -> Option<u64> {
-    entries()
-        .iter()
-        .find(|e| e.fault == rip)
-        .map(|e| e.recovery)
+    entries().iter().find(|e| e.fault == rip).map(|e| e.recovery)
 }
 
 /// Puts STAC and CLAC into their places where the CPU has SMAP.
@@ -57,11 +51,7 @@ pub(crate) unsafe fn patch_smap() {
     // SAFETY: as in `entries`.
     let sites = unsafe { core::slice::from_raw_parts(start, bytes / size_of::<Site>()) };
     for site in sites {
-        let code: [u8; 3] = if site.stac != 0 {
-            [0x0f, 0x01, 0xcb]
-        } else {
-            [0x0f, 0x01, 0xca]
-        };
+        let code: [u8; 3] = if site.stac != 0 { [0x0f, 0x01, 0xcb] } else { [0x0f, 0x01, 0xca] };
         // SAFETY: each site is three bytes of NOP in the image, writable now, and no CPU is executing them.
         unsafe { core::ptr::copy_nonoverlapping(code.as_ptr(), site.at as *mut u8, 3) };
     }

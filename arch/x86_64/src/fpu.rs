@@ -3,10 +3,7 @@
 //!
 //! The hypervisor itself uses none of these registers. Lazy switching by #NM leaks them on CPUs that speculate past it
 //! and on emulators whose XSAVE ignores CR0.TS.
-#![expect(
-    unsafe_code,
-    reason = "XSAVE, XRSTOR, FXSAVE, FXRSTOR and the area's allocation"
-)]
+#![expect(unsafe_code, reason = "XSAVE, XRSTOR, FXSAVE, FXRSTOR and the area's allocation")]
 
 extern crate alloc;
 
@@ -43,12 +40,7 @@ impl FpuState {
         if area.is_null() {
             return None;
         }
-        let mut state = Self {
-            area,
-            layout,
-            xcr0: 1,
-            xcr0_accum: 3 & f.xcr0,
-        };
+        let mut state = Self { area, layout, xcr0: 1, xcr0_accum: 3 & f.xcr0 };
         state.reset();
         Some(state)
     }

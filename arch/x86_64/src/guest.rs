@@ -5,10 +5,7 @@
 //! and a fault in them ends in [`GuestFault`], with SMAP back in force. Callers have checked that the range lies
 //! outside the hypervisor's hole ([`GuestVa::range_ok`]); here this is checked again, because it is all that
 //! stands between a guest and the hypervisor's memory.
-#![expect(
-    unsafe_code,
-    reason = "copies to and from guest addresses under fault fix-up"
-)]
+#![expect(unsafe_code, reason = "copies to and from guest addresses under fault fix-up")]
 
 use core::arch::{asm, global_asm};
 use core::mem::MaybeUninit;

@@ -23,8 +23,8 @@ pub mod paging;
 pub mod phys;
 pub mod platform;
 pub mod port;
-pub mod time;
 pub mod sync;
+pub mod time;
 pub mod tlb;
 pub mod window;
 

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Model-specific registers by number (SDM volume 4).
 #![expect(unsafe_code, reason = "RDMSR and WRMSR")]
-#![expect(
-    missing_docs,
-    reason = "the constants are the registers they are named after"
-)]
+#![expect(missing_docs, reason = "the constants are the registers they are named after")]
 
 use core::arch::asm;
 
@@ -28,9 +25,7 @@ pub const TSC_AUX: u32 = 0xc000_0103;
 pub fn read(index: u32) -> u64 {
     let (lo, hi): (u32, u32);
     // SAFETY: reading a model-specific register has no effect on memory; callers name registers that exist.
-    unsafe {
-        asm!("rdmsr", in("ecx") index, out("eax") lo, out("edx") hi, options(nomem, nostack, preserves_flags))
-    };
+    unsafe { asm!("rdmsr", in("ecx") index, out("eax") lo, out("edx") hi, options(nomem, nostack, preserves_flags)) };
     u64::from(lo) | u64::from(hi) << 32
 }
 

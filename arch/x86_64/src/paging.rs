@@ -88,8 +88,7 @@ pub fn init(alloc: TableAlloc<'_>) -> Result<(), NoTables> {
         let user = if slot == 0 { Pte::USER } else { Pte::empty() };
         let flags = Pte::PRESENT | Pte::WRITE | Pte::ACCESSED | Pte::DIRTY | user;
         // SAFETY: `l4` is a fresh zeroed frame of ours.
-        unsafe { phys::entry(l4, layout::FIRST_SLOT + slot) }
-            .store(l3.maddr().0 | flags.bits(), Ordering::Relaxed);
+        unsafe { phys::entry(l4, layout::FIRST_SLOT + slot) }.store(l3.maddr().0 | flags.bits(), Ordering::Relaxed);
     }
     ROOT.call_once(|| l4);
     Ok(())
@@ -98,10 +97,7 @@ pub fn init(alloc: TableAlloc<'_>) -> Result<(), NoTables> {
 fn next_table(entry: &AtomicU64, user: bool, alloc: TableAlloc<'_>) -> Result<Mfn, NoTables> {
     let old = entry.load(Ordering::Relaxed);
     if old & 1 != 0 {
-        assert!(
-            old & Pte::LARGE.bits() == 0,
-            "a page is mapped where a table is wanted"
-        );
+        assert!(old & Pte::LARGE.bits() == 0, "a page is mapped where a table is wanted");
         return Ok(Maddr(old & ADDRESS).mfn());
     }
     let table = alloc().ok_or(NoTables)?;
@@ -120,11 +116,7 @@ fn encode(maddr: u64, flags: Pte, large: bool) -> u64 {
     if !f.pge {
         bits &= !Pte::GLOBAL.bits();
     }
-    if large {
-        bits | Pte::LARGE.bits()
-    } else {
-        bits
-    }
+    if large { bits | Pte::LARGE.bits() } else { bits }
 }
 
 const fn index(va: u64, level: u32) -> usize {
@@ -135,13 +127,7 @@ const fn index(va: u64, level: u32) -> usize {
 ///
 /// # Errors
 /// [`NoTables`] when `alloc` has nothing left; a part may be mapped then.
-pub fn map(
-    va: u64,
-    maddr: Maddr,
-    len: u64,
-    flags: Pte,
-    alloc: TableAlloc<'_>,
-) -> Result<(), NoTables> {
+pub fn map(va: u64, maddr: Maddr, len: u64, flags: Pte, alloc: TableAlloc<'_>) -> Result<(), NoTables> {
     let _serialised = CHANGES.lock();
     let user = flags.contains(Pte::USER);
     let (mut va, mut pa, end) = (va, maddr.0, va + len);
@@ -159,10 +145,7 @@ pub fn map(
         let l2 = next_table(e3, user, alloc)?;
         // SAFETY: as above.
         let e2 = unsafe { phys::entry(l2, index(va, 2)) };
-        if step(21)
-            && (e2.load(Ordering::Relaxed) & 1 == 0
-                || e2.load(Ordering::Relaxed) & Pte::LARGE.bits() != 0)
-        {
+        if step(21) && (e2.load(Ordering::Relaxed) & 1 == 0 || e2.load(Ordering::Relaxed) & Pte::LARGE.bits() != 0) {
             e2.store(encode(pa, flags, true), Ordering::Release);
             (va, pa) = (va + (1 << 21), pa + (1 << 21));
             continue;

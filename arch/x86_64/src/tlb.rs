@@ -119,10 +119,7 @@ pub fn flush(cpus: &CpuMask, what: Flush) {
     if matches!(what, Flush::Page(va) if !va.is_canonical()) {
         return;
     }
-    while BUSY
-        .compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst)
-        .is_err()
-    {
+    while BUSY.compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst).is_err() {
         serve();
         core::hint::spin_loop();
     }
@@ -148,12 +145,7 @@ pub fn flush_since(cpus: &CpuMask, stamp: u32) {
     let mut needed = CpuMask::EMPTY;
     for cpu in cpus.iter() {
         // Not later than the stamp, with room for the clock to wrap.
-        if cpu::area_of(cpu)
-            .flushed_at
-            .load(Ordering::SeqCst)
-            .wrapping_sub(stamp) as i32
-            <= 0
-        {
+        if cpu::area_of(cpu).flushed_at.load(Ordering::SeqCst).wrapping_sub(stamp) as i32 <= 0 {
             needed.insert(cpu);
         }
     }

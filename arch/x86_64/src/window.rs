@@ -35,11 +35,7 @@ pub struct Window {
 }
 
 fn encode(frame: Mfn, more: Pte) -> u64 {
-    let nx = if features::get().nx {
-        Pte::NX
-    } else {
-        Pte::empty()
-    };
+    let nx = if features::get().nx { Pte::NX } else { Pte::empty() };
     frame.maddr().0 | (Pte::PRESENT | Pte::ACCESSED | nx | more).bits()
 }
 
@@ -129,7 +125,6 @@ impl Window {
 
     /// Returns the byte offset into the LDT if the address lies in this window's LDT half.
     pub fn ldt_offset(&self, va: u64) -> Option<u64> {
-        va.checked_sub(self.ldt_base())
-            .filter(|o| *o < layout::WINDOW_SIZE / 2)
+        va.checked_sub(self.ldt_base()).filter(|o| *o < layout::WINDOW_SIZE / 2)
     }
 }

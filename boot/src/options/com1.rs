@@ -108,11 +108,7 @@ fn clock_hz(base_baud: &str) -> Result<u32, Refusal> {
 
 fn in_range(value: u64, low: u8, high: u8) -> Result<u8, Refusal> {
     let value = below(value)?;
-    if (low..=high).contains(&value) {
-        Ok(value)
-    } else {
-        Err(Refusal::Malformed)
-    }
+    if (low..=high).contains(&value) { Ok(value) } else { Err(Refusal::Malformed) }
 }
 
 fn parity(text: &str) -> Result<Parity, Refusal> {

@@ -30,11 +30,7 @@ impl MemSize {
         let share = u128::from(available) * u128::from(self.percent) / 100;
         let share = u64::try_from(share).unwrap_or(u64::MAX);
         let pages = self.pages.saturating_add(share);
-        if self.minus {
-            available.saturating_sub(pages)
-        } else {
-            pages
-        }
+        if self.minus { available.saturating_sub(pages) } else { pages }
     }
 }
 
@@ -57,10 +53,7 @@ impl Dom0Mem {
         let wanted = self.size.map(|s| s.resolve(available));
         let pages = wanted.filter(|p| *p != 0).unwrap_or(by_default);
         let least = self.min.map_or(0, |m| m.resolve(available));
-        pages
-            .max(least)
-            .min(self.max_pages(available))
-            .min(available)
+        pages.max(least).min(self.max_pages(available)).min(available)
     }
 
     /// Pages that dom0 may ever have; `u64::MAX` is no limit.
@@ -81,10 +74,7 @@ pub struct Dom0Vcpus {
 
 impl Default for Dom0Vcpus {
     fn default() -> Self {
-        Self {
-            min: 1,
-            max: u32::MAX,
-        }
+        Self { min: 1, max: u32::MAX }
     }
 }
 
@@ -110,10 +100,7 @@ fn amount(text: &str) -> Result<MemSize, Refusal> {
         Some((first, second)) => (first, Some(second)),
         None => (text, None),
     };
-    let mut amount = MemSize {
-        minus,
-        ..MemSize::default()
-    };
+    let mut amount = MemSize { minus, ..MemSize::default() };
     if let Some(second) = second {
         amount.percent = percent(second)?;
     } else if first.ends_with('%') {
@@ -151,10 +138,7 @@ pub(super) fn parse_vcpus(value: &str) -> Result<Dom0Vcpus, Refusal> {
         },
     };
     let vcpus = match value.split_once('-') {
-        Some((min, max)) => Dom0Vcpus {
-            min: count(min, 1)?.max(1),
-            max: count(max, u32::MAX)?,
-        },
+        Some((min, max)) => Dom0Vcpus { min: count(min, 1)?.max(1), max: count(max, u32::MAX)? },
         None if value.is_empty() => return Err(Refusal::Malformed),
         None => {
             let n = count(value, 1)?.max(1);

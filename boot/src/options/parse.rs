@@ -24,9 +24,7 @@ pub(super) fn number(text: &str) -> Result<(u64, &str), Refusal> {
         None if text.starts_with('0') => (8, text),
         None => (10, text),
     };
-    let end = digits
-        .find(|c: char| !c.is_digit(radix))
-        .unwrap_or(digits.len());
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
     let (digits, rest) = digits.split_at(end);
     let value = u64::from_str_radix(digits, radix).map_err(|_| Refusal::Malformed)?;
     Ok((value, rest))

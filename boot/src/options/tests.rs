@@ -24,31 +24,16 @@ fn is_malformed(line: &str) {
 
 #[test]
 fn words_that_do_nothing() {
-    assert_eq!(
-        good("  placeholder no-real-mode edd=off   edid=no real-mode"),
-        Options::default()
-    );
+    assert_eq!(good("  placeholder no-real-mode edd=off   edid=no real-mode"), Options::default());
     assert_eq!(good(""), Options::default());
 }
 
 #[test]
 fn booleans() {
-    for line in [
-        "noreboot",
-        "noreboot=1",
-        "noreboot=yes",
-        "noreboot=on",
-        "noreboot=enable",
-        "no-noreboot=no",
-    ] {
+    for line in ["noreboot", "noreboot=1", "noreboot=yes", "noreboot=on", "noreboot=enable", "no-noreboot=no"] {
         assert!(good(line).noreboot, "{line}");
     }
-    for line in [
-        "noreboot=0",
-        "noreboot=false",
-        "no-noreboot",
-        "noreboot noreboot=off",
-    ] {
+    for line in ["noreboot=0", "noreboot=false", "no-noreboot", "noreboot noreboot=off"] {
         assert!(!good(line).noreboot, "{line}");
     }
     assert!(good("sync_console").sync_console);
@@ -70,13 +55,7 @@ fn cpu_limit() {
 #[test]
 fn com1() {
     let c = good("com1=115200,8n1").com1;
-    assert_eq!(
-        c,
-        Com1 {
-            baud: Baud::Rate(115_200),
-            ..Com1::default()
-        }
-    );
+    assert_eq!(c, Com1 { baud: Baud::Rate(115_200), ..Com1::default() });
     assert_eq!((c.divisor(), c.line_control()), (Some(1), 3));
     let c = good("com1=9600/115200,7e2,0x2f8,3").com1;
     assert_eq!((c.divisor(), c.line_control()), (Some(12), 0b0001_1110));
@@ -84,13 +63,7 @@ fn com1() {
     let c = good("com1=auto").com1;
     assert_eq!((c.baud, c.divisor()), (Baud::Auto, None));
     let c = good("com1=,,0x2f8").com1;
-    assert_eq!(
-        c,
-        Com1 {
-            io_base: 0x2f8,
-            ..Com1::default()
-        }
-    );
+    assert_eq!(c, Com1 { io_base: 0x2f8, ..Com1::default() });
     let c = good("com1=115200,8n1,irq=0,io-base=0x3e8").com1;
     assert_eq!((c.irq, c.io_base), (0, 0x3e8));
     for line in [
@@ -112,15 +85,8 @@ fn com1() {
     ] {
         is_malformed(line);
     }
-    for line in [
-        "com1=115200,8n1,pci",
-        "com1=115200,8n1,0x3f8,msi",
-        "com1=115200,reg-width=4",
-    ] {
-        assert!(
-            matches!(bad(line), Problem::PartNotImplemented { .. }),
-            "{line}"
-        );
+    for line in ["com1=115200,8n1,pci", "com1=115200,8n1,0x3f8,msi", "com1=115200,reg-width=4"] {
+        assert!(matches!(bad(line), Problem::PartNotImplemented { .. }), "{line}");
     }
 }
 
@@ -133,10 +99,7 @@ fn console() {
     assert_eq!(good("console=none").console, consoles(false, false));
     is_malformed("console=tty0");
     is_malformed("console=");
-    assert!(matches!(
-        bad("console=com2"),
-        Problem::PartNotImplemented { .. }
-    ));
+    assert!(matches!(bad("console=com2"), Problem::PartNotImplemented { .. }));
 }
 
 #[test]
@@ -181,17 +144,10 @@ fn dom0_mem() {
 
 #[test]
 fn dom0_max_vcpus() {
-    let count = |value: &str, cpus| {
-        good(&std::format!("dom0_max_vcpus={value}"))
-            .dom0_max_vcpus
-            .count(cpus)
-    };
+    let count = |value: &str, cpus| good(&std::format!("dom0_max_vcpus={value}")).dom0_max_vcpus.count(cpus);
     assert_eq!(good("").dom0_max_vcpus.count(6), 6);
     assert_eq!([2, 4, 6, 8, 10].map(|n| count("4-8", n)), [4, 4, 6, 8, 8]);
-    assert_eq!(
-        (count("3", 8), count("-2", 8), count("4-", 2), count("0", 2)),
-        (3, 2, 4, 1)
-    );
+    assert_eq!((count("3", 8), count("-2", 8), count("4-", 2), count("0", 2)), (3, 2, 4, 1));
     for value in ["", "x", "4-2", "4-8-9", "4,8"] {
         is_malformed(&std::format!("dom0_max_vcpus={value}"));
     }
@@ -209,18 +165,9 @@ fn failures_on_purpose() {
 #[test]
 fn log_levels() {
     let levels = |always, limited| Levels { always, limited };
-    assert_eq!(
-        good("loglvl=all").loglvl,
-        levels(Level::Debug, Level::Debug)
-    );
-    assert_eq!(
-        good("guest_loglvl=error/info").guest_loglvl,
-        levels(Level::Error, Level::Info)
-    );
-    assert_eq!(
-        good("loglvl=info/none").loglvl,
-        levels(Level::Info, Level::Info)
-    );
+    assert_eq!(good("loglvl=all").loglvl, levels(Level::Debug, Level::Debug));
+    assert_eq!(good("guest_loglvl=error/info").guest_loglvl, levels(Level::Error, Level::Info));
+    assert_eq!(good("loglvl=info/none").loglvl, levels(Level::Info, Level::Info));
     let (own, guests) = (good("").loglvl, good("").guest_loglvl);
     assert_eq!(own, levels(Level::Info, Level::Info));
     assert_eq!(guests, levels(Level::None, Level::Warning));
@@ -243,10 +190,7 @@ fn complaints_read_well() {
         complaints.list[0].to_string(),
         "option \"maxcpus=two\" is malformed and ignored; accepted is a number of CPUs"
     );
-    assert_eq!(
-        complaints.list[1].to_string(),
-        "option \"wibble\" is not known; it is ignored"
-    );
+    assert_eq!(complaints.list[1].to_string(), "option \"wibble\" is not known; it is ignored");
 }
 
 #[test]
@@ -259,9 +203,5 @@ fn many_complaints_are_counted() {
 #[test]
 fn names_are_sorted_and_free() {
     assert!(names::KNOWN.is_sorted());
-    assert!(
-        SPECS
-            .iter()
-            .all(|s| names::KNOWN.binary_search(&s.name).is_err())
-    );
+    assert!(SPECS.iter().all(|s| names::KNOWN.binary_search(&s.name).is_err()));
 }

@@ -65,10 +65,7 @@ impl fmt::Display for ElfError {
             Self::NotElf64 => f.write_str("not a 64-bit ELF file"),
             Self::BadEncoding => f.write_str("not a little-endian ELF file of version 1"),
             Self::NotExecutable(kind) => write!(f, "not an executable ELF file (type {kind})"),
-            Self::WrongMachine(machine) => write!(
-                f,
-                "an ELF file for another machine ({machine}, x86-64 is 62)"
-            ),
+            Self::WrongMachine(machine) => write!(f, "an ELF file for another machine ({machine}, x86-64 is 62)"),
             Self::BadProgramHeaders => write!(
                 f,
                 "ELF program headers of a wrong size, more than {MAX_PROGRAM_HEADERS}, or beyond the first {} KiB",
@@ -157,12 +154,7 @@ pub struct NoteSegment {
 impl NoteSegment {
     /// Notes from elsewhere than a file.
     pub const fn new(bytes: Vec<u8>, align: usize) -> Self {
-        Self {
-            offset: 0,
-            align,
-            filled: bytes.len() as u64,
-            bytes,
-        }
+        Self { offset: 0, align, filled: bytes.len() as u64, bytes }
     }
 }
 
@@ -191,12 +183,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 /// Reads until `buf` has `len` bytes.
-fn read_up_to(
-    stream: &mut Stream<'_>,
-    buf: &mut Vec<u8>,
-    len: usize,
-    what: &'static str,
-) -> Result<(), ImageError> {
+fn read_up_to(stream: &mut Stream<'_>, buf: &mut Vec<u8>, len: usize, what: &'static str) -> Result<(), ImageError> {
     let mut at = buf.len();
     buf.resize(len.max(at), 0);
     while at < len {
@@ -264,10 +251,7 @@ impl<'a> Loader<'a> {
             entry,
             segments: ArrayVec::new(),
             notes: Vec::new(),
-            range: PhysRange {
-                start: u64::MAX,
-                end: 0,
-            },
+            range: PhysRange { start: u64::MAX, end: 0 },
         };
         for index in 0..count {
             loader.program_header(index, offset + index * PROGRAM_HEADER)?;
@@ -283,28 +267,16 @@ impl<'a> Loader<'a> {
         let header = self.start.get(at..at + PROGRAM_HEADER).ok_or(bad)?;
         let field = |offset| u64_at(header, offset).ok_or(bad);
         let kind = u32_at(header, 0).ok_or(bad)?;
-        let (offset, paddr, file_size, memory_size) =
-            (field(8)?, field(24)?, field(32)?, field(40)?);
+        let (offset, paddr, file_size, memory_size) = (field(8)?, field(24)?, field(32)?, field(40)?);
         let align = field(48)?;
         match kind {
             PT_LOAD if memory_size > 0 => {
-                let end = paddr
-                    .checked_add(memory_size)
-                    .filter(|end| *end <= MAX_PHYSICAL)
-                    .ok_or(bad)?;
+                let end = paddr.checked_add(memory_size).filter(|end| *end <= MAX_PHYSICAL).ok_or(bad)?;
                 let file_end = offset.checked_add(file_size).ok_or(bad)?;
-                if file_size > memory_size || memory_size > MAX_UNPACKED || file_end > MAX_UNPACKED
-                {
+                if file_size > memory_size || memory_size > MAX_UNPACKED || file_end > MAX_UNPACKED {
                     return Err(bad);
                 }
-                self.add_segment(
-                    index,
-                    Segment {
-                        offset,
-                        file_size,
-                        memory: PhysRange { start: paddr, end },
-                    },
-                )
+                self.add_segment(index, Segment { offset, file_size, memory: PhysRange { start: paddr, end } })
             }
             PT_LOAD if file_size > 0 => Err(bad),
             PT_NOTE => self.add_notes(bad, offset, file_size, align),
@@ -314,11 +286,7 @@ impl<'a> Loader<'a> {
 
     fn add_segment(&mut self, index: usize, segment: Segment) -> Result<(), ElfError> {
         let new = segment.memory;
-        if self
-            .segments
-            .iter()
-            .any(|s| new.start < s.memory.end && s.memory.start < new.end)
-        {
+        if self.segments.iter().any(|s| new.start < s.memory.end && s.memory.start < new.end) {
             return Err(ElfError::Overlap(index));
         }
         self.range.start = self.range.start.min(new.start);
@@ -326,22 +294,11 @@ impl<'a> Loader<'a> {
         if self.range.end - self.range.start > MAX_UNPACKED {
             return Err(ElfError::BadSegment(index));
         }
-        self.segments
-            .try_push(segment)
-            .map_err(|_| ElfError::BadProgramHeaders)
+        self.segments.try_push(segment).map_err(|_| ElfError::BadProgramHeaders)
     }
 
-    fn add_notes(
-        &mut self,
-        bad: ElfError,
-        offset: u64,
-        size: u64,
-        align: u64,
-    ) -> Result<(), ElfError> {
-        if offset
-            .checked_add(size)
-            .is_none_or(|end| end > MAX_UNPACKED)
-        {
+    fn add_notes(&mut self, bad: ElfError, offset: u64, size: u64, align: u64) -> Result<(), ElfError> {
+        if offset.checked_add(size).is_none_or(|end| end > MAX_UNPACKED) {
             return Err(bad);
         }
         let total: u64 = self.notes.iter().map(|note| note.bytes.len() as u64).sum();
@@ -349,12 +306,7 @@ impl<'a> Loader<'a> {
             return Err(ElfError::NotesTooLarge);
         }
         let align = if align == 8 { 8 } else { 4 };
-        self.notes.push(NoteSegment {
-            offset,
-            align,
-            bytes: vec![0; size as usize],
-            filled: 0,
-        });
+        self.notes.push(NoteSegment { offset, align, bytes: vec![0; size as usize], filled: 0 });
         Ok(())
     }
 
@@ -392,36 +344,21 @@ impl<'a> Loader<'a> {
             position += n as u64;
             sink.progress(position);
         }
-        let segments = self
-            .segments
-            .iter()
-            .any(|s| s.offset + s.file_size > position && s.file_size > 0);
+        let segments = self.segments.iter().any(|s| s.offset + s.file_size > position && s.file_size > 0);
         if segments {
             return Err(ImageError::Truncated("an ELF segment").into());
         }
-        if self
-            .notes
-            .iter()
-            .any(|note| note.filled != note.bytes.len() as u64)
-        {
+        if self.notes.iter().any(|note| note.filled != note.bytes.len() as u64) {
             return Err(ImageError::Truncated("the ELF notes").into());
         }
         Ok(self.notes)
     }
 
     /// Distributes one piece of the file.
-    fn take<S: Sink>(
-        &mut self,
-        position: u64,
-        bytes: &[u8],
-        sink: &mut S,
-    ) -> Result<(), LoadError<S::Error>> {
+    fn take<S: Sink>(&mut self, position: u64, bytes: &[u8], sink: &mut S) -> Result<(), LoadError<S::Error>> {
         for segment in &self.segments {
-            if let Some((skip, part)) =
-                intersect(position, bytes, segment.offset, segment.file_size)
-            {
-                sink.write(segment.memory.start + skip, part)
-                    .map_err(LoadError::Sink)?;
+            if let Some((skip, part)) = intersect(position, bytes, segment.offset, segment.file_size) {
+                sink.write(segment.memory.start + skip, part).map_err(LoadError::Sink)?;
             }
         }
         for note in &mut self.notes {

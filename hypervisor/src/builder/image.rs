@@ -101,26 +101,16 @@ impl fmt::Display for ImageError {
                 version & 0xff
             ),
             Self::UnknownCompression(start) => {
-                write!(
-                    f,
-                    "unknown compression: the payload starts with {start:02x?}"
-                )
+                write!(f, "unknown compression: the payload starts with {start:02x?}")
             }
             Self::NotAKernel(start) => write!(
                 f,
                 "not a kernel: neither a bzImage nor an ELF nor XZ, gzip or zstd data (it starts with {start:02x?})"
             ),
-            Self::Unsupported(name) => write!(
-                f,
-                "{name} compression is not supported (XZ, gzip and zstd are)"
-            ),
+            Self::Unsupported(name) => write!(f, "{name} compression is not supported (XZ, gzip and zstd are)"),
             Self::Corrupt(format, what) => write!(f, "corrupt {} data: {what}", format.name()),
             Self::Beyond(format, what) => {
-                write!(
-                    f,
-                    "{} data that cannot be unpacked here: {what}",
-                    format.name()
-                )
+                write!(f, "{} data that cannot be unpacked here: {what}", format.name())
             }
             Self::WindowTooLarge { format, bytes, max } => write!(
                 f,
@@ -129,20 +119,15 @@ impl fmt::Display for ImageError {
                 bytes.div_ceil(1024),
                 max / 1024
             ),
-            Self::TooLarge => write!(
-                f,
-                "the kernel unpacks to more than {} MiB",
-                super::decompress::MAX_UNPACKED >> 20
-            ),
-            Self::WrongSize { expected, found } => write!(
-                f,
-                "the kernel unpacks to {found} bytes, but the file says {expected}"
-            ),
-            Self::OutOfMemory { bytes } => write!(
-                f,
-                "not enough hypervisor memory to unpack the kernel: {} KiB needed",
-                bytes.div_ceil(1024)
-            ),
+            Self::TooLarge => {
+                write!(f, "the kernel unpacks to more than {} MiB", super::decompress::MAX_UNPACKED >> 20)
+            }
+            Self::WrongSize { expected, found } => {
+                write!(f, "the kernel unpacks to {found} bytes, but the file says {expected}")
+            }
+            Self::OutOfMemory { bytes } => {
+                write!(f, "not enough hypervisor memory to unpack the kernel: {} KiB needed", bytes.div_ceil(1024))
+            }
             Self::Elf(error) => error.fmt(f),
             Self::Notes(error) => error.fmt(f),
         }
@@ -200,10 +185,7 @@ fn first_bytes(bytes: &[u8]) -> [u8; 6] {
 }
 
 fn detect(bytes: &[u8]) -> Option<Result<Format, &'static str>> {
-    MAGICS
-        .iter()
-        .find(|(magic, _)| bytes.starts_with(magic))
-        .map(|(_, format)| *format)
+    MAGICS.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, format)| *format)
 }
 
 /// Finds the kernel in a boot module.
@@ -211,19 +193,11 @@ fn detect(bytes: &[u8]) -> Option<Result<Format, &'static str>> {
 /// # Errors
 /// Says what is wrong with the file; see [`ImageError`].
 pub fn find(module: &[u8]) -> Result<Payload<'_>, ImageError> {
-    if module
-        .get(HEADER_MAGIC..)
-        .is_some_and(|rest| rest.starts_with(b"HdrS"))
-        && detect(module).is_none()
-    {
+    if module.get(HEADER_MAGIC..).is_some_and(|rest| rest.starts_with(b"HdrS")) && detect(module).is_none() {
         return in_bzimage(module);
     }
     match detect(module) {
-        Some(Ok(format)) => Ok(Payload {
-            bytes: module,
-            format,
-            unpacked: None,
-        }),
+        Some(Ok(format)) => Ok(Payload { bytes: module, format, unpacked: None }),
         Some(Err(name)) => Err(ImageError::Unsupported(name)),
         None if module.len() < 4 => Err(ImageError::Truncated("its first four bytes")),
         None => Err(ImageError::NotAKernel(first_bytes(module))),
@@ -250,11 +224,7 @@ fn in_bzimage(module: &[u8]) -> Result<Payload<'_>, ImageError> {
         .and_then(|(start, end)| module.get(start..end))
         .ok_or(ImageError::Truncated("the kernel's payload"))?;
     match detect(payload) {
-        Some(Ok(Format::Elf)) => Ok(Payload {
-            bytes: payload,
-            format: Format::Elf,
-            unpacked: None,
-        }),
+        Some(Ok(Format::Elf)) => Ok(Payload { bytes: payload, format: Format::Elf, unpacked: None }),
         Some(Ok(format)) => packed(payload, format),
         Some(Err(name)) => Err(ImageError::Unsupported(name)),
         None if payload.len() < 6 => Err(ImageError::Truncated("the first bytes of the payload")),
@@ -264,17 +234,7 @@ fn in_bzimage(module: &[u8]) -> Result<Payload<'_>, ImageError> {
 
 /// The build appends the unpacked size to every packed payload; gzip ends with it anyway.
 fn packed(payload: &[u8], format: Format) -> Result<Payload<'_>, ImageError> {
-    let (bytes, size) = payload
-        .split_last_chunk()
-        .ok_or(ImageError::Truncated("the payload's size field"))?;
-    let bytes = if format == Format::Gzip {
-        payload
-    } else {
-        bytes
-    };
-    Ok(Payload {
-        bytes,
-        format,
-        unpacked: Some(u64::from(u32::from_le_bytes(*size))),
-    })
+    let (bytes, size) = payload.split_last_chunk().ok_or(ImageError::Truncated("the payload's size field"))?;
+    let bytes = if format == Format::Gzip { payload } else { bytes };
+    Ok(Payload { bytes, format, unpacked: Some(u64::from(u32::from_le_bytes(*size))) })
 }

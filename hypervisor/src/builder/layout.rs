@@ -69,17 +69,12 @@ impl fmt::Display for LayoutError {
             Self::BootMappingTooLarge => {
                 f.write_str("kernel, initrd and tables do not fit into the boot mapping of 1 GiB")
             }
-            Self::BadVirtBase(base) => write!(
-                f,
-                "the boot mapping at {base:#x} would reach into addresses it may not use"
-            ),
+            Self::BadVirtBase(base) => {
+                write!(f, "the boot mapping at {base:#x} would reach into addresses it may not use")
+            }
             Self::BadP2mBase(base) => write!(f, "the P2M array cannot be mapped at {base:#x}"),
             Self::CommandLineTooLong(len) => {
-                write!(
-                    f,
-                    "dom0's command line has {len} bytes, the kernel takes {}",
-                    MAX_GUEST_CMDLINE - 1
-                )
+                write!(f, "dom0's command line has {len} bytes, the kernel takes {}", MAX_GUEST_CMDLINE - 1)
             }
         }
     }
@@ -220,15 +215,8 @@ impl Layout {
         if notes.init_p2m.is_some() {
             return request.nr_pages;
         }
-        let mapped_initrd = if notes.unmapped_initrd {
-            0
-        } else {
-            request.initrd_bytes
-        };
-        let used = notes
-            .kernel_end
-            .wrapping_sub(notes.virt_base)
-            .saturating_add(mapped_initrd);
+        let mapped_initrd = if notes.unmapped_initrd { 0 } else { request.initrd_bytes };
+        let used = notes.kernel_end.wrapping_sub(notes.virt_base).saturating_add(mapped_initrd);
         let room = (L2_SPAN - notes.virt_base % L2_SPAN).saturating_sub(used);
         request.nr_pages.min(room / 16)
     }
@@ -240,12 +228,8 @@ impl Layout {
         }
         let notes = request.notes;
         let (mut boot, kernel) = Boot::new(notes)?;
-        let mut initrd = Initrd {
-            va: None,
-            pfn: Pfn(0),
-            pages: pages(request.initrd_bytes),
-            bytes: request.initrd_bytes,
-        };
+        let mut initrd =
+            Initrd { va: None, pfn: Pfn(0), pages: pages(request.initrd_bytes), bytes: request.initrd_bytes };
         if !notes.unmapped_initrd {
             let span = boot.take(initrd.pages)?;
             (initrd.va, initrd.pfn) = (Some(span.va), span.pfn);
@@ -267,11 +251,7 @@ impl Layout {
             boot: whole,
             kernel,
             initrd: Some(initrd).filter(|initrd| initrd.pages > 0),
-            p2m: P2m {
-                va: mapped_p2m.va,
-                pfn: mapped_p2m.pfn,
-                pages: p2m_pages,
-            },
+            p2m: P2m { va: mapped_p2m.va, pfn: mapped_p2m.pfn, pages: p2m_pages },
             start_info,
             page_tables,
             stack,
@@ -294,19 +274,14 @@ impl Layout {
         let bad = LayoutError::BadP2mBase(va);
         let end = va.checked_add(p2m_pages * PAGE).ok_or(bad)?;
         let slot = |va: u64| va >> span_shift(3);
-        let shares_slot =
-            slot(va) <= slot(self.boot_tables.last) && slot(end - 1) >= slot(self.boot.va);
+        let shares_slot = slot(va) <= slot(self.boot_tables.last) && slot(end - 1) >= slot(self.boot.va);
         if !va.is_multiple_of(PAGE) || !guest_range(va, end) || shares_slot {
             return Err(bad);
         }
         let tables = Tables::new(va, end - 1, self.required_pages);
         self.first_p2m_pfn = Pfn(self.required_pages);
         self.nr_p2m_frames = tables.count() + p2m_pages;
-        self.p2m = P2m {
-            va,
-            pfn: Pfn(self.required_pages + tables.count()),
-            pages: p2m_pages,
-        };
+        self.p2m = P2m { va, pfn: Pfn(self.required_pages + tables.count()), pages: p2m_pages };
         self.p2m_tables = Some(tables);
         self.required_pages += self.nr_p2m_frames;
         Ok(())
@@ -334,20 +309,12 @@ impl Boot {
         if next > L2_SPAN / PAGE || first > next {
             return Err(LayoutError::BootMappingTooLarge);
         }
-        let kernel = Span {
-            va: base.wrapping_add(first * PAGE),
-            pfn: Pfn(first),
-            pages: next - first,
-        };
+        let kernel = Span { va: base.wrapping_add(first * PAGE), pfn: Pfn(first), pages: next - first };
         Ok((Self { base, next }, kernel))
     }
 
     fn take(&mut self, pages: u64) -> Result<Span, LayoutError> {
-        let span = Span {
-            va: self.base.wrapping_add(self.next * PAGE),
-            pfn: Pfn(self.next),
-            pages,
-        };
+        let span = Span { va: self.base.wrapping_add(self.next * PAGE), pfn: Pfn(self.next), pages };
         self.next = self
             .next
             .checked_add(pages)
@@ -367,15 +334,7 @@ impl Boot {
             let pages = self.end()?;
             let last = self.base.wrapping_add(pages * PAGE).wrapping_sub(1);
             if Tables::new(self.base, last, 0).count() < count {
-                return Ok((
-                    page_tables,
-                    stack,
-                    Span {
-                        va: self.base,
-                        pfn: Pfn(0),
-                        pages,
-                    },
-                ));
+                return Ok((page_tables, stack, Span { va: self.base, pfn: Pfn(0), pages }));
             }
         }
         Err(LayoutError::BootMappingTooLarge)

@@ -63,42 +63,21 @@ pub enum NoteError {
 impl fmt::Display for NoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing => f.write_str(
-                "no Xen ELF notes: the kernel was built without PV support (CONFIG_XEN_PV)",
-            ),
+            Self::Missing => f.write_str("no Xen ELF notes: the kernel was built without PV support (CONFIG_XEN_PV)"),
             Self::Damaged => f.write_str("damaged ELF notes"),
-            Self::XenVersion(found) => write!(
-                f,
-                "the kernel is for Xen version \"{found}\", not \"xen-3.\""
-            ),
-            Self::Loader(found) => write!(
-                f,
-                "the kernel needs the loader \"{found}\", not \"generic\""
-            ),
-            Self::NotForDom0 => {
-                f.write_str("the kernel does not support running as dom0 (CONFIG_XEN_DOM0)")
-            }
-            Self::Feature(name) => write!(
-                f,
-                "the kernel demands the feature \"{name}\", which is not offered"
-            ),
-            Self::NoVirtBase => {
-                f.write_str("the kernel has the note PADDR_OFFSET without VIRT_BASE")
-            }
+            Self::XenVersion(found) => write!(f, "the kernel is for Xen version \"{found}\", not \"xen-3.\""),
+            Self::Loader(found) => write!(f, "the kernel needs the loader \"{found}\", not \"generic\""),
+            Self::NotForDom0 => f.write_str("the kernel does not support running as dom0 (CONFIG_XEN_DOM0)"),
+            Self::Feature(name) => write!(f, "the kernel demands the feature \"{name}\", which is not offered"),
+            Self::NoVirtBase => f.write_str("the kernel has the note PADDR_OFFSET without VIRT_BASE"),
             Self::BadAddress(note, value) => {
                 write!(f, "the note {note} has the impossible address {value:#x}")
             }
             Self::OutsideKernel(note, value) => {
-                write!(
-                    f,
-                    "the note {note} points to {value:#x}, outside the kernel"
-                )
+                write!(f, "the note {note} points to {value:#x}, outside the kernel")
             }
             Self::HoleTooLow(start) => {
-                write!(
-                    f,
-                    "the kernel wants the hypervisor to start at {start:#x}, above {HOLE_START:#x}"
-                )
+                write!(f, "the kernel wants the hypervisor to start at {start:#x}, above {HOLE_START:#x}")
             }
         }
     }
@@ -159,11 +138,7 @@ struct Raw {
 fn text(bytes: &[u8]) -> Text {
     let mut text = Text::new();
     for byte in bytes.iter().take_while(|byte| **byte != 0).take(TEXT) {
-        let shown = if (0x20..0x7f).contains(byte) {
-            char::from(*byte)
-        } else {
-            '?'
-        };
+        let shown = if (0x20..0x7f).contains(byte) { char::from(*byte) } else { '?' };
         text.push(shown);
     }
     text
@@ -190,23 +165,13 @@ struct Note<'a> {
 fn next<'a>(rest: &mut &'a [u8], align: usize) -> Result<Option<Note<'a>>, NoteError> {
     let Some((header, mut body)) = rest.split_first_chunk::<12>() else {
         // What is left is padding.
-        return if rest.iter().all(|byte| *byte == 0) {
-            Ok(None)
-        } else {
-            Err(NoteError::Damaged)
-        };
+        return if rest.iter().all(|byte| *byte == 0) { Ok(None) } else { Err(NoteError::Damaged) };
     };
-    let word = |at: usize| {
-        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-    };
+    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     let owner = part(&mut body, word(0), align)?;
     let value = part(&mut body, word(4), align)?;
     *rest = body;
-    Ok(Some(Note {
-        owner,
-        kind: word(8),
-        value,
-    }))
+    Ok(Some(Note { owner, kind: word(8), value }))
 }
 
 /// Takes `len` bytes and the padding behind them, which may be missing at the very end.
@@ -238,9 +203,7 @@ impl Raw {
             ElfNote::INIT_P2M => self.init_p2m = Some(number(value)),
             ElfNote::MOD_START_PFN => self.unmapped_initrd = number(value) != 0,
             ElfNote::SUPPORTED_FEATURES => {
-                let first = value
-                    .first_chunk()
-                    .map_or(0, |word| u32::from_le_bytes(*word));
+                let first = value.first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
                 self.supported_features = Some(self.supported_features.unwrap_or(0) | first);
             }
             _ => {}
@@ -260,10 +223,7 @@ impl Raw {
         if let Some(loader) = self.loader.filter(|loader| loader.as_str() != "generic") {
             return Err(NoteError::Loader(loader));
         }
-        if self
-            .supported_features
-            .is_some_and(|bits| bits & 1 << FEATURE_DOM0 == 0)
-        {
+        if self.supported_features.is_some_and(|bits| bits & 1 << FEATURE_DOM0 == 0) {
             return Err(NoteError::NotForDom0);
         }
         match self.hv_start_low {
@@ -280,10 +240,7 @@ fn check_features(list: &[u8]) -> Result<(), NoteError> {
         let Some((b'!', name)) = feature.split_first() else {
             continue;
         };
-        if !FEATURE_NAMES
-            .iter()
-            .any(|(known, offered)| known.as_bytes() == name && *offered)
-        {
+        if !FEATURE_NAMES.iter().any(|(known, offered)| known.as_bytes() == name && *offered) {
             return Err(NoteError::Feature(text(name)));
         }
     }
@@ -309,11 +266,7 @@ impl XenNotes {
     ///
     /// # Errors
     /// When the notes are missing or damaged, contradict the image, or demand what is not offered.
-    pub fn read(
-        segments: &[NoteSegment],
-        image: PhysRange,
-        file_entry: u64,
-    ) -> Result<Self, NoteError> {
+    pub fn read(segments: &[NoteSegment], image: PhysRange, file_entry: u64) -> Result<Self, NoteError> {
         let mut raw = Raw::default();
         for segment in segments {
             let mut rest = segment.bytes.as_slice();
@@ -340,19 +293,12 @@ impl XenNotes {
         let to_virt = |paddr: u64| paddr.checked_sub(paddr_offset)?.checked_add(virt_base);
         let kernel_start = to_virt(image.start).ok_or(bad_offset)?;
         let kernel_end = to_virt(image.end).ok_or(bad_offset)?;
-        if !paddr_offset.is_multiple_of(PAGE_SIZE as u64) || !guest_range(kernel_start, kernel_end)
-        {
+        if !paddr_offset.is_multiple_of(PAGE_SIZE as u64) || !guest_range(kernel_start, kernel_end) {
             return Err(bad_offset);
         }
         let inside = |name, va: u64, len: u64| {
-            let end = va
-                .checked_add(len)
-                .ok_or(NoteError::OutsideKernel(name, va))?;
-            if va < kernel_start || end > kernel_end {
-                Err(NoteError::OutsideKernel(name, va))
-            } else {
-                Ok(())
-            }
+            let end = va.checked_add(len).ok_or(NoteError::OutsideKernel(name, va))?;
+            if va < kernel_start || end > kernel_end { Err(NoteError::OutsideKernel(name, va)) } else { Ok(()) }
         };
         let entry = raw.entry.unwrap_or(file_entry);
         inside("ENTRY", entry, 1)?;

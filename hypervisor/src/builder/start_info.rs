@@ -4,8 +4,7 @@
 use super::layout::Layout;
 use super::notes::XenNotes;
 use hypercalls::start_info::{
-    MAGIC, MAX_GUEST_CMDLINE, SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, StartInfo,
-    StartInfoConsole,
+    MAGIC, MAX_GUEST_CMDLINE, SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, StartInfo, StartInfoConsole,
 };
 use hypercalls::{Maddr, Mfn};
 

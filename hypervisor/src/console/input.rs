@@ -13,11 +13,7 @@ pub(super) struct InputRing {
 
 impl InputRing {
     pub(super) const fn new() -> Self {
-        Self {
-            bytes: [0; SIZE],
-            first: 0,
-            held: 0,
-        }
+        Self { bytes: [0; SIZE], first: 0, held: 0 }
     }
 
     /// Adds bytes as far as there is room.

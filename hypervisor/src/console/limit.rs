@@ -25,13 +25,7 @@ pub(super) struct Limiter([Bucket; BUCKETS]);
 
 impl Limiter {
     pub(super) const fn new() -> Self {
-        Self(
-            [Bucket {
-                used: 0,
-                dropped: 0,
-                since: 0,
-            }; BUCKETS],
-        )
+        Self([Bucket { used: 0, dropped: 0, since: 0 }; BUCKETS])
     }
 
     /// Asks whether a line of the domain may appear; says how many before it did not.
@@ -39,9 +33,7 @@ impl Limiter {
         let bucket = self.0.get_mut(usize::from(domain) % BUCKETS)?;
         let periods = now.saturating_sub(bucket.since) / PERIOD_NS;
         if periods > 0 {
-            bucket.used = bucket
-                .used
-                .saturating_sub(periods.min(u64::from(BURST)) as u32);
+            bucket.used = bucket.used.saturating_sub(periods.min(u64::from(BURST)) as u32);
             bucket.since = now;
         }
         if bucket.used == BURST {
@@ -60,9 +52,7 @@ pub(super) fn domain_of(target: &str, text: &str) -> Option<u16> {
 
 fn number_after_d(text: &str) -> Option<u16> {
     let rest = text.strip_prefix('d')?;
-    let end = rest
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(rest.len());
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let (number, rest) = rest.split_at_checked(end)?;
     let ends = rest.is_empty() || rest.starts_with([':', ' ', 'v']);
     number.parse().ok().filter(|_| ends)
@@ -82,21 +72,13 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(limiter.admit(3, now + 1), None);
         }
-        assert_eq!(
-            limiter.admit(4, now),
-            Some(0),
-            "another domain is not affected"
-        );
+        assert_eq!(limiter.admit(4, now), Some(0), "another domain is not affected");
         assert_eq!(limiter.admit(3, now + PERIOD_NS), Some(10));
         assert_eq!(limiter.admit(3, now + PERIOD_NS), None);
         for _ in 0..BURST {
             assert!(limiter.admit(3, now + 1000 * PERIOD_NS).is_some());
         }
-        assert_eq!(
-            limiter.admit(3, 0),
-            None,
-            "a clock that goes back grants nothing"
-        );
+        assert_eq!(limiter.admit(3, 0), None, "a clock that goes back grants nothing");
     }
 
     #[test]

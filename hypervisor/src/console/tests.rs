@@ -63,9 +63,6 @@ fn what_is_typed_is_read() {
         Ok(70)
     );
     assert_eq!(seen, 70);
-    assert_eq!(
-        read_input(1, |_, _| Err(hypercalls::Errno::EFAULT)),
-        Err(hypercalls::Errno::EFAULT)
-    );
+    assert_eq!(read_input(1, |_, _| Err(hypercalls::Errno::EFAULT)), Err(hypercalls::Errno::EFAULT));
     assert_eq!(read_input(1000, |_, _| Ok(())), Ok(30));
 }

@@ -50,9 +50,7 @@ impl Vendor {
     const fn of(leaf0: Leaf) -> Self {
         match (leaf0[B], leaf0[D], leaf0[C]) {
             (0x756e_6547, 0x4965_6e69, 0x6c65_746e) => Self::Intel,
-            (0x6874_7541, 0x6974_6e65, 0x444d_4163) | (0x6f67_7948, 0x656e_6975, 0x6e65_476e) => {
-                Self::Amd
-            }
+            (0x6874_7541, 0x6974_6e65, 0x444d_4163) | (0x6f67_7948, 0x656e_6975, 0x6e65_476e) => Self::Amd,
             _ => Self::Other,
         }
     }
@@ -187,12 +185,7 @@ impl Policy {
             self.arch_caps = config.arch_caps;
             edx.set(Leaf7Edx::ARCH_CAPS, config.arch_caps.is_some());
         }
-        self.structured[0] = [
-            last,
-            Leaf7Ebx::shown(leaf[B]).bits(),
-            Leaf7Ecx::shown(leaf[C]).bits(),
-            edx.bits(),
-        ];
+        self.structured[0] = [last, Leaf7Ebx::shown(leaf[B]).bits(), Leaf7Ecx::shown(leaf[C]).bits(), edx.bits()];
         if last >= 1 {
             self.structured[1][A] = Leaf7Sub1Eax::shown(host(7, 1)[A]).bits();
         }
@@ -228,11 +221,7 @@ impl Policy {
 
     /// Removes features whose state is not saved, and lays out the state of those that stay.
     fn drop_dependants(&mut self, host: &impl Fn(u32, u32) -> Leaf, xcr0: u64) {
-        let saved = if self.leaf1_ecx().contains(Leaf1Ecx::XSAVE) {
-            xstate::host_mask(host) & xcr0
-        } else {
-            0
-        };
+        let saved = if self.leaf1_ecx().contains(Leaf1Ecx::XSAVE) { xstate::host_mask(host) & xcr0 } else { 0 };
         let mut ecx = self.leaf1_ecx();
         let [mut ebx7, mut ecx7, mut edx7] = [B, C, D].map(|r| self.structured[0][r]);
         if saved & xstate::FP_SSE != xstate::FP_SSE {
@@ -275,11 +264,7 @@ impl Policy {
             7 => self.structured.get(sub).copied().unwrap_or(EMPTY),
             0xd => self.xstate.leaf(subleaf, dynamic.xcr0),
             0x4000_0000..=0x4000_00ff => self.hypervisor_leaf(leaf, subleaf),
-            0x8000_0000.. => self
-                .extended
-                .get(leaf as usize & 0x7fff_ffff)
-                .copied()
-                .unwrap_or(EMPTY),
+            0x8000_0000.. => self.extended.get(leaf as usize & 0x7fff_ffff).copied().unwrap_or(EMPTY),
             _ => self.basic.get(leaf as usize).copied().unwrap_or(EMPTY),
         }
     }
@@ -370,16 +355,7 @@ fn extended_features(leaf: Leaf, basic1: Leaf, amd: bool, config: &Config) -> Le
         ecx |= leaf[C] & ExtEcx::DBEXT.bits();
     }
     let edx = ExtEdx::shown(leaf[D]).bits();
-    if amd {
-        [
-            basic1[A],
-            leaf[B] & 0xff00_ffff,
-            ecx,
-            edx | (basic1[D] & ExtEdx::COPIES),
-        ]
-    } else {
-        [0, 0, ecx, edx]
-    }
+    if amd { [basic1[A], leaf[B] & 0xff00_ffff, ecx, edx | (basic1[D] & ExtEdx::COPIES)] } else { [0, 0, ecx, edx] }
 }
 
 /// Physical address bits as on the host; linear addresses have 48 bits here.

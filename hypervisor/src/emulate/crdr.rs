@@ -71,9 +71,7 @@ pub const fn read_cr(cr: Cr, view: &CrView<'_>) -> Option<u64> {
 /// Decides a write; `None` is a fault.
 pub const fn write_cr(cr: Cr, value: u64, view: &CrView<'_>) -> Option<CrWrite> {
     match cr {
-        Cr::Cr0 if (value ^ view.host_cr0) & !CR0_TS == 0 => {
-            Some(CrWrite::TaskSwitched(value & CR0_TS != 0))
-        }
+        Cr::Cr0 if (value ^ view.host_cr0) & !CR0_TS == 0 => Some(CrWrite::TaskSwitched(value & CR0_TS != 0)),
         Cr::Cr2 => Some(CrWrite::Cr2(value)),
         Cr::Cr3 => Some(CrWrite::NewBase(Mfn(value >> 12))),
         Cr::Cr4 => Some(CrWrite::Cr4(guest_cr4(value, view.policy, view.host_cr4))),
@@ -87,10 +85,7 @@ pub const fn guest_cr4(wanted: u64, policy: &Policy, host_cr4: u64) -> u64 {
     let offered = [
         (CR4_TSD, policy.leaf1_edx().contains(Leaf1Edx::TSC)),
         (CR4_DE, policy.leaf1_edx().contains(Leaf1Edx::DE)),
-        (
-            CR4_FSGSBASE,
-            policy.leaf7_ebx().contains(Leaf7Ebx::FSGSBASE),
-        ),
+        (CR4_FSGSBASE, policy.leaf7_ebx().contains(Leaf7Ebx::FSGSBASE)),
         (CR4_OSXSAVE, policy.leaf1_ecx().contains(Leaf1Ecx::XSAVE)),
     ];
     let mut allowed = 0;
@@ -155,12 +150,7 @@ pub struct DebugRegs {
 
 impl Default for DebugRegs {
     fn default() -> Self {
-        Self {
-            address: [0; 4],
-            dr6: DR6_ONES,
-            dr7: DR7_ONES,
-            ports: 0,
-        }
+        Self { address: [0; 4], dr6: DR6_ONES, dr7: DR7_ONES, ports: 0 }
     }
 }
 
@@ -241,11 +231,7 @@ impl DebugRegs {
             let start = address & !(width - 1);
             self.ports & enables(n) != 0 && start < end && start.saturating_add(width) > first
         };
-        (0..)
-            .zip(&self.address)
-            .filter(meets)
-            .map(|(n, _)| 1 << n)
-            .sum()
+        (0..).zip(&self.address).filter(meets).map(|(n, _)| 1 << n).sum()
     }
 }
 

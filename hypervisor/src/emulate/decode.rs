@@ -22,10 +22,7 @@ pub enum Port {
 
 /// A control register that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "the variants are the registers they are named after"
-)]
+#[expect(missing_docs, reason = "the variants are the registers they are named after")]
 pub enum Cr {
     Cr0,
     Cr2,
@@ -182,35 +179,15 @@ pub fn decode(bytes: &[u8], code: CodeSize) -> Result<Decoded, Reject> {
     Ok(Decoded { insn, len })
 }
 
-fn one_byte(
-    opcode: u8,
-    cursor: &mut Cursor<'_>,
-    prefixes: &Prefixes,
-    code: CodeSize,
-) -> Result<Insn, Reject> {
+fn one_byte(opcode: u8, cursor: &mut Cursor<'_>, prefixes: &Prefixes, code: CodeSize) -> Result<Insn, Reject> {
     let width = io_width(opcode, prefixes, code);
     Ok(match opcode {
-        0x6c | 0x6d => Insn::Ins(StringOp {
-            segment: Segment::Es,
-            ..string(width, prefixes, code)
-        }),
+        0x6c | 0x6d => Insn::Ins(StringOp { segment: Segment::Es, ..string(width, prefixes, code) }),
         0x6e | 0x6f => Insn::Outs(string(width, prefixes, code)),
-        0xe4 | 0xe5 => Insn::In {
-            port: Port::Imm(cursor.byte()),
-            width,
-        },
-        0xe6 | 0xe7 => Insn::Out {
-            port: Port::Imm(cursor.byte()),
-            width,
-        },
-        0xec | 0xed => Insn::In {
-            port: Port::Dx,
-            width,
-        },
-        0xee | 0xef => Insn::Out {
-            port: Port::Dx,
-            width,
-        },
+        0xe4 | 0xe5 => Insn::In { port: Port::Imm(cursor.byte()), width },
+        0xe6 | 0xe7 => Insn::Out { port: Port::Imm(cursor.byte()), width },
+        0xec | 0xed => Insn::In { port: Port::Dx, width },
+        0xee | 0xef => Insn::Out { port: Port::Dx, width },
         0xcd => Insn::Int(cursor.byte()),
         0xcf => Insn::Iret(prefixes.width(code)),
         0xfa => Insn::Cli,
@@ -248,22 +225,10 @@ fn two_byte(cursor: &mut Cursor<'_>, prefixes: &Prefixes, code: CodeSize) -> Res
             let reg = (modrm >> 3 & 7) | prefixes.r();
             let gpr = Gpr::new((modrm & 7) | prefixes.b());
             match opcode {
-                0x20 => Insn::ReadCr {
-                    cr: control(reg, code)?,
-                    gpr,
-                },
-                0x21 => Insn::ReadDr {
-                    dr: debug(reg)?,
-                    gpr,
-                },
-                0x22 => Insn::WriteCr {
-                    cr: control(reg, code)?,
-                    gpr,
-                },
-                _ => Insn::WriteDr {
-                    dr: debug(reg)?,
-                    gpr,
-                },
+                0x20 => Insn::ReadCr { cr: control(reg, code)?, gpr },
+                0x21 => Insn::ReadDr { dr: debug(reg)?, gpr },
+                0x22 => Insn::WriteCr { cr: control(reg, code)?, gpr },
+                _ => Insn::WriteDr { dr: debug(reg)?, gpr },
             }
         }
         0x30 => Insn::Wrmsr,
@@ -295,9 +260,5 @@ fn control(number: u8, code: CodeSize) -> Result<Cr, Reject> {
 }
 
 fn debug(number: u8) -> Result<u8, Reject> {
-    if number < 8 {
-        Ok(number)
-    } else {
-        Err(Reject::Invalid)
-    }
+    if number < 8 { Ok(number) } else { Err(Reject::Invalid) }
 }

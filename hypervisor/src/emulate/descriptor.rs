@@ -54,9 +54,7 @@ impl SegmentDesc {
             (true, true, false) => Kind::Code(CodeSize::Bits64),
             (true, false, true) => Kind::Code(CodeSize::Bits32),
             (true, false, false) => Kind::Code(CodeSize::Bits16),
-            (false, _, big) if raw & DOWN_OR_CONFORMING != 0 => {
-                Kind::DataDown(if big { 0xffff_ffff } else { 0xffff })
-            }
+            (false, _, big) if raw & DOWN_OR_CONFORMING != 0 => Kind::DataDown(if big { 0xffff_ffff } else { 0xffff }),
             (false, ..) => Kind::Data,
         };
         let permitted = raw & WRITE_OR_READ != 0;
@@ -64,13 +62,7 @@ impl SegmentDesc {
             Kind::Code(CodeSize::Bits64) => (0, u64::MAX),
             _ => (base(raw), limit(raw)),
         };
-        Some(Self {
-            base,
-            limit,
-            kind,
-            readable: !code || permitted,
-            writable: !code && permitted,
-        })
+        Some(Self { base, limit, kind, readable: !code || permitted, writable: !code && permitted })
     }
 
     /// How code in this segment is read; `None` for data.
@@ -101,11 +93,7 @@ const fn base(raw: u64) -> u64 {
 
 const fn limit(raw: u64) -> u64 {
     let limit = raw & 0xffff | raw >> 32 & 0xf_0000;
-    if raw & PAGES != 0 {
-        limit << 12 | 0xfff
-    } else {
-        limit
-    }
+    if raw & PAGES != 0 { limit << 12 | 0xfff } else { limit }
 }
 
 const _: () = assert!(CODE == 8 << ACCESSED_TO_TYPE);
@@ -118,16 +106,10 @@ mod tests {
     fn flat_segments() {
         // 64-bit code, 32-bit code, data: as every descriptor table has them.
         let long = SegmentDesc::parse(0x00af_fa00_0000_ffff).unwrap();
-        assert_eq!(
-            (long.code_size(), long.base, long.limit),
-            (Some(CodeSize::Bits64), 0, u64::MAX)
-        );
+        assert_eq!((long.code_size(), long.base, long.limit), (Some(CodeSize::Bits64), 0, u64::MAX));
         assert_eq!(long.linear(u64::MAX - 1, 1), Some(u64::MAX - 1));
         let flat = SegmentDesc::parse(0x00cf_fa00_0000_ffff).unwrap();
-        assert_eq!(
-            (flat.code_size(), flat.limit),
-            (Some(CodeSize::Bits32), 0xffff_ffff)
-        );
+        assert_eq!((flat.code_size(), flat.limit), (Some(CodeSize::Bits32), 0xffff_ffff));
         assert!(flat.readable && !flat.writable);
         let data = SegmentDesc::parse(0x00cf_f200_0000_ffff).unwrap();
         assert_eq!((data.code_size(), data.kind), (None, Kind::Data));
@@ -140,10 +122,7 @@ mod tests {
     fn base_and_limit() {
         // Base 0x12345678, limit 0x9abcd bytes, 16-bit code that can only be executed.
         let small = SegmentDesc::parse(0x1209_f834_5678_abcd).unwrap();
-        assert_eq!(
-            (small.base, small.limit, small.code_size()),
-            (0x1234_5678, 0x9_abcd, Some(CodeSize::Bits16))
-        );
+        assert_eq!((small.base, small.limit, small.code_size()), (0x1234_5678, 0x9_abcd, Some(CodeSize::Bits16)));
         assert!(!small.readable && !small.writable);
         for (offset, bytes, at) in [
             (0x9_abcd, 1, Some(0x123e_0245)),

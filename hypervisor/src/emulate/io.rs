@@ -37,12 +37,7 @@ impl Privilege {
 
     /// True when the guest allows itself the access. `bitmap(n)` is byte `n` of the I/O bitmap in the guest's kernel
     /// address space, if it can be read; each byte is asked for once.
-    pub fn allows(
-        &self,
-        port: u16,
-        width: Width,
-        mut bitmap: impl FnMut(u32) -> Option<u8>,
-    ) -> bool {
+    pub fn allows(&self, port: u16, width: Width, mut bitmap: impl FnMut(u32) -> Option<u8>) -> bool {
         if self.iopl_ok() {
             return true;
         }
@@ -102,13 +97,7 @@ impl Piece {
 
 /// Splits an access of at most four bytes.
 pub fn pieces(port: u16, width: Width, permitted: &PortSet) -> Pieces<'_> {
-    Pieces {
-        next: u32::from(port),
-        end: u32::from(port) + width.bytes().min(4),
-        shift: 0,
-        permitted,
-        whole: true,
-    }
+    Pieces { next: u32::from(port), end: u32::from(port) + width.bytes().min(4), shift: 0, permitted, whole: true }
 }
 
 /// The pieces of an access, in ascending order.
@@ -133,12 +122,7 @@ impl Iterator for Pieces<'_> {
     fn next(&mut self) -> Option<Piece> {
         let left = self.end.checked_sub(self.next).filter(|&left| left > 0)?;
         let (width, target) = self.classify(left);
-        let piece = Piece {
-            port: self.next as u16,
-            shift: self.shift,
-            width,
-            target,
-        };
+        let piece = Piece { port: self.next as u16, shift: self.shift, width, target };
         self.whole = false;
         self.next += width.bytes();
         self.shift += width.bits();

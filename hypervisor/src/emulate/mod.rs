@@ -45,10 +45,7 @@ pub enum CodeSize {
 
 /// A segment register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "the variants are the registers they are named after"
-)]
+#[expect(missing_docs, reason = "the variants are the registers they are named after")]
 pub enum Segment {
     Es,
     Cs,

@@ -25,10 +25,7 @@ impl Memory {
     /// Takes ModRM and what follows it. Returns the register field, and the memory operand; a register operand in its
     /// place is refused.
     #[inline]
-    pub(super) fn parse(
-        cursor: &mut Cursor<'_>,
-        prefixes: &Prefixes,
-    ) -> Result<(u8, Self), Reject> {
+    pub(super) fn parse(cursor: &mut Cursor<'_>, prefixes: &Prefixes) -> Result<(u8, Self), Reject> {
         let modrm = cursor.byte();
         let (mode, rm) = (modrm >> 6, modrm & 7);
         if mode == 3 {
@@ -51,52 +48,30 @@ impl Memory {
             (2, _) | (0, Base::None | Base::NextInsn) => cursor.i32(),
             _ => 0,
         };
-        Ok((
-            (modrm >> 3 & 7) | prefixes.r(),
-            Self {
-                base,
-                index,
-                displacement,
-            },
-        ))
+        Ok(((modrm >> 3 & 7) | prefixes.r(), Self { base, index, displacement }))
     }
 
     /// An operand whose address is given in the instruction.
     pub(super) const fn absolute(address: u64) -> Self {
-        Self {
-            base: Base::None,
-            index: None,
-            displacement: address as i64,
-        }
+        Self { base: Base::None, index: None, displacement: address as i64 }
     }
 
     /// Moves the operand.
     pub(super) const fn offset_by(self, bytes: i64) -> Self {
-        Self {
-            displacement: self.displacement.wrapping_add(bytes),
-            ..self
-        }
+        Self { displacement: self.displacement.wrapping_add(bytes), ..self }
     }
 
     /// Returns the linear address. `next` is the address of the instruction behind this one, `segment_base` that of the
     /// segment that the prefixes name.
     #[inline]
-    pub(super) fn address(
-        &self,
-        regs: &Regs,
-        prefixes: &Prefixes,
-        next: u64,
-        segment_base: u64,
-    ) -> u64 {
+    pub(super) fn address(&self, regs: &Regs, prefixes: &Prefixes, next: u64, segment_base: u64) -> u64 {
         let base = match self.base {
             Base::None => 0,
             Base::Gpr(gpr) => gpr.get(regs),
             Base::NextInsn => next,
         };
         let index = self.index.map_or(0, |(gpr, shift)| gpr.get(regs) << shift);
-        let sum = base
-            .wrapping_add(index)
-            .wrapping_add(self.displacement as u64);
+        let sum = base.wrapping_add(index).wrapping_add(self.displacement as u64);
         linear(sum, prefixes, segment_base)
     }
 }
@@ -104,11 +79,7 @@ impl Memory {
 /// Returns the linear address of an offset into the segment that the prefixes name, and that has this base.
 #[inline]
 pub(super) fn linear(offset: u64, prefixes: &Prefixes, segment_base: u64) -> u64 {
-    let offset = if prefixes.address {
-        offset & 0xffff_ffff
-    } else {
-        offset
-    };
+    let offset = if prefixes.address { offset & 0xffff_ffff } else { offset };
     match prefixes.segment {
         Some(Segment::Fs | Segment::Gs) => offset.wrapping_add(segment_base),
         _ => offset,

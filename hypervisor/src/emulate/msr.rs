@@ -151,19 +151,11 @@ pub fn write(index: u32, value: u64, view: &MsrView<'_>) -> Write {
 }
 
 fn value_if(condition: bool, value: u64) -> Read {
-    if condition {
-        Read::Value(value)
-    } else {
-        Read::Fault
-    }
+    if condition { Read::Value(value) } else { Read::Fault }
 }
 
 fn ignore_if(condition: bool) -> Write {
-    if condition {
-        Write::Ignore
-    } else {
-        Write::Fault
-    }
+    if condition { Write::Ignore } else { Write::Fault }
 }
 
 fn value_or_fault(value: Option<u64>) -> Read {
@@ -189,11 +181,7 @@ impl MsrView<'_> {
             0x3a => value_if(self.intel(), FEATURE_CONTROL_LOCK),
             0x48 => value_if(self.has_spec_ctrl(), self.spec_ctrl),
             0x8b if self.intel() || self.amd() => value_or_fault(self.host.microcode),
-            0xce => Read::Value(if self.host.cpuid_faulting {
-                CPUID_FAULTING
-            } else {
-                0
-            }),
+            0xce => Read::Value(if self.host.cpuid_faulting { CPUID_FAULTING } else { 0 }),
             0x10a => value_or_fault(self.policy.arch_caps()),
             0x140 => Read::Value(u64::from(self.cpuid_faulting)),
             0x179 => Read::Value(u64::from(BANKS) | if self.intel() { MCG_INTEL } else { 0 }),
@@ -211,9 +199,7 @@ impl MsrView<'_> {
 
     fn write_basic(&self, index: u32, value: u64) -> Write {
         match index {
-            0x48 if self.has_spec_ctrl() && value & !self.spec_ctrl_bits() == 0 => {
-                Write::SpecCtrl(value)
-            }
+            0x48 if self.has_spec_ctrl() && value & !self.spec_ctrl_bits() == 0 => Write::SpecCtrl(value),
             0x49 if self.has_barrier() && value == 1 => Write::PredictorBarrier,
             0x49 => ignore_if(self.has_barrier() && value == 0),
             // What one has to do before asking for the revision.
@@ -260,19 +246,14 @@ impl MsrView<'_> {
             return value_or_fault(mask.map(u64::from));
         }
         match low {
-            0x1029 => Read::Value(if self.host.lfence_serialises {
-                LFENCE_SERIALISES
-            } else {
-                0
-            }),
+            0x1029 => Read::Value(if self.host.lfence_serialises { LFENCE_SERIALISES } else { 0 }),
             _ => value_if(reads_zero_on_amd(low), 0),
         }
     }
 
     fn write_amd(&self, low: u32, value: u64) -> Write {
         if let Some(n) = self.breakpoint(low) {
-            return u32::try_from(value)
-                .map_or(Write::Fault, |mask| Write::BreakpointMask(n, mask));
+            return u32::try_from(value).map_or(Write::Fault, |mask| Write::BreakpointMask(n, mask));
         }
         ignore_if(low == 0x1029 || reads_zero_on_amd(low))
     }
@@ -286,10 +267,7 @@ impl MsrView<'_> {
             0x101b => 3,
             _ => return None,
         };
-        self.policy
-            .ext_ecx()
-            .contains(ExtEcx::DBEXT)
-            .then_some(number)
+        self.policy.ext_ecx().contains(ExtEcx::DBEXT).then_some(number)
     }
 
     fn efer(&self) -> u64 {
@@ -297,8 +275,7 @@ impl MsrView<'_> {
     }
 
     fn has_spec_ctrl(&self) -> bool {
-        self.policy.leaf7_edx().contains(Leaf7Edx::IBRSB)
-            || self.policy.ext_spec().contains(ExtSpecEbx::IBRS)
+        self.policy.leaf7_edx().contains(Leaf7Edx::IBRSB) || self.policy.ext_spec().contains(ExtSpecEbx::IBRS)
     }
 
     fn has_barrier(&self) -> bool {
@@ -313,26 +290,18 @@ impl MsrView<'_> {
     }
 
     fn has_tsc_aux(&self) -> bool {
-        self.policy.ext_edx().contains(ExtEdx::RDTSCP)
-            || self.policy.leaf7_ecx().contains(Leaf7Ecx::RDPID)
+        self.policy.ext_edx().contains(ExtEdx::RDTSCP) || self.policy.leaf7_ecx().contains(Leaf7Ecx::RDPID)
     }
 }
 
 /// What a machine-check bank's register reads as: all reporting on, nothing reported.
 fn bank(index: u32) -> u64 {
     let offset = index - 0x400;
-    if offset & 3 == 0 && offset / 4 < BANKS {
-        u64::MAX
-    } else {
-        0
-    }
+    if offset & 3 == 0 && offset / 4 < BANKS { u64::MAX } else { 0 }
 }
 
 fn misc_enable(host: u64) -> u64 {
-    host & !(MISC_PERFMON | MISC_MONITOR)
-        | MISC_BTS_UNAVAILABLE
-        | MISC_PEBS_UNAVAILABLE
-        | MISC_XTPR_DISABLE
+    host & !(MISC_PERFMON | MISC_MONITOR) | MISC_BTS_UNAVAILABLE | MISC_PEBS_UNAVAILABLE | MISC_XTPR_DISABLE
 }
 
 /// Performance counters: there are none, but old code insists on writing them.

@@ -86,9 +86,7 @@ impl Prefixes {
     pub(super) const fn width(&self, code: CodeSize) -> Width {
         match (code, self.w(), self.operand) {
             (CodeSize::Bits64, true, _) => Width::Qword,
-            (CodeSize::Bits16, _, false) | (CodeSize::Bits32 | CodeSize::Bits64, _, true) => {
-                Width::Word
-            }
+            (CodeSize::Bits16, _, false) | (CodeSize::Bits32 | CodeSize::Bits64, _, true) => Width::Word,
             _ => Width::Dword,
         }
     }
@@ -97,9 +95,7 @@ impl Prefixes {
     pub(super) const fn address_width(&self, code: CodeSize) -> Width {
         match (code, self.address) {
             (CodeSize::Bits64, false) => Width::Qword,
-            (CodeSize::Bits64, true) | (CodeSize::Bits32, false) | (CodeSize::Bits16, true) => {
-                Width::Dword
-            }
+            (CodeSize::Bits64, true) | (CodeSize::Bits32, false) | (CodeSize::Bits16, true) => Width::Dword,
             (CodeSize::Bits32, true) | (CodeSize::Bits16, false) => Width::Word,
         }
     }

@@ -95,11 +95,7 @@ enum Effect {
 /// [`Reject::Truncated`] when the bytes end before the instruction does, [`Reject::Misaligned`] for an operand that is
 /// not naturally aligned, otherwise why the instruction is none of those emulated.
 #[inline]
-pub fn decode(
-    bytes: &[u8],
-    regs: &Regs,
-    base: impl FnOnce(Segment) -> u64,
-) -> Result<Write, Reject> {
+pub fn decode(bytes: &[u8], regs: &Regs, base: impl FnOnce(Segment) -> u64) -> Result<Write, Reject> {
     match plain_store(bytes, regs) {
         Some(write) if write.addr & 7 == 0 => Ok(write),
         Some(_) => Err(Reject::Misaligned),
@@ -122,12 +118,7 @@ fn plain_store(bytes: &[u8], regs: &Regs) -> Option<Write> {
     };
     let base = Gpr::new(rm | (rex & 1) << 3).get(regs);
     let value = Gpr::new((modrm >> 3 & 7) | (rex & 4) << 1).get(regs);
-    Some(Write {
-        addr: base.wrapping_add(displacement as u64),
-        width: Width::Qword,
-        op: WriteOp::Store(value),
-        len,
-    })
+    Some(Write { addr: base.wrapping_add(displacement as u64), width: Width::Qword, op: WriteOp::Store(value), len })
 }
 
 impl Write {
@@ -147,20 +138,14 @@ impl Write {
     /// True when the whole entry is replaced whatever it holds, without a lock: an ordinary store will do.
     #[inline]
     pub const fn is_plain_store(&self) -> bool {
-        matches!(
-            (self.op, self.width),
-            (WriteOp::Store(_) | WriteOp::String(..), Width::Qword)
-        )
+        matches!((self.op, self.width), (WriteOp::Store(_) | WriteOp::String(..), Width::Qword))
     }
 
     /// The same write with its source read.
     #[must_use]
     pub const fn loaded(self, value: u64) -> Self {
         match self.op {
-            WriteOp::Load(_, step) => Self {
-                op: WriteOp::String(value, step),
-                ..self
-            },
+            WriteOp::Load(_, step) => Self { op: WriteOp::String(value, step), ..self },
             _ => self,
         }
     }
@@ -169,9 +154,7 @@ impl Write {
     #[inline]
     pub fn apply(&self, entry: u64, regs: &Regs) -> Option<Outcome> {
         match (self.op, self.width) {
-            (WriteOp::Store(value), Width::Qword) => {
-                Some(self.outcome(Some(value), (0, 0), Effect::None))
-            }
+            (WriteOp::Store(value), Width::Qword) => Some(self.outcome(Some(value), (0, 0), Effect::None)),
             _ => self.apply_any(entry, regs),
         }
     }
@@ -183,28 +166,16 @@ impl Write {
         let none = (0, 0);
         let (new, flags, effect) = match self.op {
             WriteOp::Store(value) => (Some(value), none, Effect::None),
-            WriteOp::Exchange(operand) => (
-                Some(operand.get(regs, width)),
-                none,
-                Effect::Register(operand, width, old),
-            ),
+            WriteOp::Exchange(operand) => (Some(operand.get(regs, width)), none, Effect::Register(operand, width, old)),
             WriteOp::ExchangeAdd(operand) => {
                 let (new, flags) = Alu::Add.compute(width, old, operand.get(regs, width), false);
-                (
-                    Some(new),
-                    (flags, alu::ARITHMETIC),
-                    Effect::Register(operand, width, old),
-                )
+                (Some(new), (flags, alu::ARITHMETIC), Effect::Register(operand, width, old))
             }
             WriteOp::CompareExchange(new) => {
                 let accumulator = regs.rax & mask;
                 let (difference, flags) = Alu::Sub.compute(width, accumulator, old, false);
                 let kept = Effect::Register(Operand::Low(Gpr::Rax), width, old);
-                let (new, effect) = if difference == 0 {
-                    (Some(new), Effect::None)
-                } else {
-                    (None, kept)
-                };
+                let (new, effect) = if difference == 0 { (Some(new), Effect::None) } else { (None, kept) };
                 (new, (flags, alu::ARITHMETIC), effect)
             }
             WriteOp::Alu(op, value) => {
@@ -227,19 +198,8 @@ impl Write {
     }
 
     #[inline]
-    fn outcome(
-        &self,
-        entry: Option<u64>,
-        (flags, flags_mask): (u64, u64),
-        effect: Effect,
-    ) -> Outcome {
-        Outcome {
-            entry,
-            flags,
-            flags_mask,
-            effect,
-            len: self.len,
-        }
+    fn outcome(&self, entry: Option<u64>, (flags, flags_mask): (u64, u64), effect: Effect) -> Outcome {
+        Outcome { entry, flags, flags_mask, effect, len: self.len }
     }
 }
 
@@ -267,11 +227,7 @@ impl Step {
     /// Moves the registers by one element. Returns true when the instruction is over.
     fn advance(self, regs: &mut Regs, width: Width) -> bool {
         let bytes = u64::from(width.bytes());
-        let by = if regs.rflags & DF != 0 {
-            bytes.wrapping_neg()
-        } else {
-            bytes
-        };
+        let by = if regs.rflags & DF != 0 { bytes.wrapping_neg() } else { bytes };
         let add = |gpr: Gpr, by: u64, regs: &mut Regs| {
             let value = gpr.get(regs).wrapping_add(by) & self.address.mask();
             gpr.set_width(regs, self.address, value);

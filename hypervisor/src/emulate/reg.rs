@@ -43,10 +43,7 @@ impl Width {
 /// A general register, in the order of its encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-#[expect(
-    missing_docs,
-    reason = "the variants are the registers they are named after"
-)]
+#[expect(missing_docs, reason = "the variants are the registers they are named after")]
 pub enum Gpr {
     Rax,
     Rcx,
@@ -197,8 +194,8 @@ mod tests {
             assert_eq!(gpr as usize, n);
         }
         let named = [
-            regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi,
-            regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+            regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8, regs.r9, regs.r10,
+            regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
         ];
         for (n, value) in named.into_iter().enumerate() {
             assert_eq!(value, n as u64 + 1);
@@ -207,16 +204,10 @@ mod tests {
 
     #[test]
     fn writes_follow_the_width() {
-        let mut regs = Regs {
-            rbx: u64::MAX,
-            ..Regs::default()
-        };
+        let mut regs = Regs { rbx: u64::MAX, ..Regs::default() };
         Operand::new(7, Width::Byte, false).set(&mut regs, Width::Byte, 0x12);
         assert_eq!(regs.rbx, 0xffff_ffff_ffff_12ff);
-        assert_eq!(
-            Operand::new(7, Width::Byte, false).get(&regs, Width::Byte),
-            0x12
-        );
+        assert_eq!(Operand::new(7, Width::Byte, false).get(&regs, Width::Byte), 0x12);
         Operand::new(3, Width::Byte, true).set(&mut regs, Width::Byte, 0x34);
         assert_eq!(regs.rbx, 0xffff_ffff_ffff_1234);
         Operand::new(3, Width::Word, false).set(&mut regs, Width::Word, 0);

@@ -8,9 +8,7 @@ pub(super) struct Rng(u64);
 
 impl Rng {
     pub(super) fn new() -> Self {
-        let given = std::env::var("XENITH_SEED")
-            .ok()
-            .and_then(|seed| seed.parse().ok());
+        let given = std::env::var("XENITH_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or_else(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             now.map_or(1, |since| since.as_nanos() as u64)

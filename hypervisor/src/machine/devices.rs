@@ -87,9 +87,7 @@ pub(super) fn discover(info: &BootInfo) -> Platform {
                 super::give_up(format_args!("the local APIC's timer does not run"));
             }
         }
-        Err(_) => super::give_up(format_args!(
-            "no clock to measure the TSC by: neither PM timer, HPET nor PIT runs"
-        )),
+        Err(_) => super::give_up(format_args!("no clock to measure the TSC by: neither PM timer, HPET nor PIT runs")),
     }
     match rtc::read(platform.rtc_century) {
         Some(seconds) => time::set_wall_clock(seconds * 1_000_000_000, arch::time::now()),

@@ -54,8 +54,7 @@ struct Boot {
     modules: [Range<u64>; 32],
 }
 
-static BOOT: Mutex<Boot> =
-    Mutex::new(Boot { allocator: None, frames: 0, modules: [const { 0..0 }; 32] });
+static BOOT: Mutex<Boot> = Mutex::new(Boot { allocator: None, frames: 0, modules: [const { 0..0 }; 32] });
 /// End of what the direct map covers.
 static MAPPED_END: AtomicU64 = AtomicU64::new(BOOT_MAPPED);
 

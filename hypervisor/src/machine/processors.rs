@@ -53,12 +53,8 @@ fn start_one(cpu: CpuId, apic_id: u32, page: u64) {
     }
     let mut stack = STACK.lock();
     let top = core::ptr::from_mut(&mut *stack) as u64 + size_of::<Stack>() as u64;
-    let params = Params {
-        cr3: boot::boot_cr3() as u32,
-        entry: first as *const () as u64,
-        stack: top,
-        arg: u64::from(cpu.0),
-    };
+    let params =
+        Params { cr3: boot::boot_cr3() as u32, entry: first as *const () as u64, stack: top, arg: u64::from(cpu.0) };
     let to = (arch::layout::DIRECT_MAP + page) as *mut u8;
     // SAFETY: a free page of low memory, mapped by the direct map; no CPU runs on it now.
     unsafe { trampoline::write(to, &params) };

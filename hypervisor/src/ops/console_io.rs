@@ -39,13 +39,9 @@ fn write(count: u32, buffer: GuestPtr<u8>) -> Outcome {
     }
     console::guest_output(bytes);
     match buffer.add(u64::from(now)) {
-        Some(rest) if now < count => Outcome::Again([
-            u64::from(ConsoleIo::WRITE.0),
-            u64::from(count - now),
-            rest.0,
-            0,
-            0,
-        ]),
+        Some(rest) if now < count => {
+            Outcome::Again([u64::from(ConsoleIo::WRITE.0), u64::from(count - now), rest.0, 0, 0])
+        }
         _ => Outcome::Done(0),
     }
 }

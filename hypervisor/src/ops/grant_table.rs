@@ -40,14 +40,7 @@ pub fn grant_table_op(vcpu: &Vcpu, args: &Args) -> Outcome {
     if i32::try_from(count).is_err() || cmd & !CMD_MASK != 0 || only_one && count != 1 {
         return Err(Errno::EINVAL).into();
     }
-    run_sub(
-        vcpu,
-        HypercallNr::GRANT_TABLE_OP,
-        &OPS,
-        u64::from(cmd),
-        list,
-    )
-    .into()
+    run_sub(vcpu, HypercallNr::GRANT_TABLE_OP, &OPS, u64::from(cmd), list).into()
 }
 
 /// Calls `f` with the table of the domain that is named, if the caller may.
@@ -71,8 +64,7 @@ fn setup_table(vcpu: &Vcpu, arg: u64) -> Result<i64> {
     if !args.frame_list.range_ok(u64::from(args.nr_frames)) {
         return Err(Errno::EFAULT);
     }
-    let status =
-        with_grants(vcpu, args.dom, |grants| list_frames(grants, &args)).unwrap_or_else(status_of);
+    let status = with_grants(vcpu, args.dom, |grants| list_frames(grants, &args)).unwrap_or_else(status_of);
     let at = arg.wrapping_add(offset_of!(GnttabSetupTable, status) as u64);
     guest::write(GuestPtr::new(at), &status)?;
     Ok(0)
@@ -97,9 +89,7 @@ fn list_frames(grants: &Grants, args: &GnttabSetupTable) -> GrantStatus {
 fn query_size(vcpu: &Vcpu, arg: u64) -> Result<i64> {
     let ptr = GuestPtr::<GnttabQuerySize>::new(arg);
     let mut args = guest::read(ptr)?;
-    match with_grants(vcpu, args.dom, |grants| {
-        (grants.frames(), grants.max_frames())
-    }) {
+    match with_grants(vcpu, args.dom, |grants| (grants.frames(), grants.max_frames())) {
         Ok((frames, most)) => {
             (args.nr_frames, args.max_nr_frames, args.status) = (frames, most, GrantStatus::OKAY);
         }

@@ -25,12 +25,8 @@ pub static OPS: [SubOp; 29] = [
     by_family("increase_reservation"),
     by_family("decrease_reservation"),
     sub("maximum_ram_page", |_, _| Ok(mm::m2p::entries() as i64)),
-    sub("current_reservation", |vcpu, arg| {
-        about(vcpu, arg, |d| d.account.owned() as i64)
-    }),
-    sub("maximum_reservation", |vcpu, arg| {
-        about(vcpu, arg, maximum_reservation)
-    }),
+    sub("current_reservation", |vcpu, arg| about(vcpu, arg, |d| d.account.owned() as i64)),
+    sub("maximum_reservation", |vcpu, arg| about(vcpu, arg, maximum_reservation)),
     absent("machphys_mfn_list"),
     by_family("populate_physmap"),
     refused("add_to_physmap", Errno::EACCES),
@@ -66,9 +62,9 @@ pub fn memory_op(vcpu: &Vcpu, args: &Args) -> Outcome {
     let [cmd, arg, ..] = *args;
     let (op, start) = split_cmd(cmd);
     match op {
-        MemoryOp::INCREASE_RESERVATION
-        | MemoryOp::DECREASE_RESERVATION
-        | MemoryOp::POPULATE_PHYSMAP => reservation::run(vcpu, op, start, arg),
+        MemoryOp::INCREASE_RESERVATION | MemoryOp::DECREASE_RESERVATION | MemoryOp::POPULATE_PHYSMAP => {
+            reservation::run(vcpu, op, start, arg)
+        }
         MemoryOp::EXCHANGE if start == 0 => exchange::run(vcpu, arg),
         // The others are done at once.
         _ if start != 0 => Err(Errno::EINVAL).into(),
@@ -105,9 +101,7 @@ fn maximum_reservation(domain: &Domain) -> i64 {
 
 fn maximum_gpfn(domain: &Domain) -> i64 {
     let max_pfn = domain.shared_info.u64(shared_offset::MAX_PFN);
-    max_pfn
-        .load(core::sync::atomic::Ordering::Relaxed)
-        .wrapping_sub(1) as i64
+    max_pfn.load(core::sync::atomic::Ordering::Relaxed).wrapping_sub(1) as i64
 }
 
 fn machine_memory_map(vcpu: &Vcpu, arg: u64) -> Result<i64> {
@@ -137,11 +131,7 @@ const M2P_SIZE: u64 = 256 << 30;
 
 fn machphys_mapping(vcpu: &Vcpu, arg: u64) -> Result<i64> {
     // Other domains may come to a machine with more memory; dom0 stays.
-    let entries = if vcpu.domain().privileged {
-        mm::m2p::entries()
-    } else {
-        M2P_SIZE / 8
-    };
+    let entries = if vcpu.domain().privileged { mm::m2p::entries() } else { M2P_SIZE / 8 };
     let answer = MachphysMapping {
         v_start: M2P_VIRT_START,
         v_end: M2P_VIRT_START + M2P_SIZE,

@@ -11,11 +11,11 @@ use mm::{IoAccess, IoPolicy, PageRef, PageTables, PtCtx, Write, m2p};
 
 use crate::dispatch::{Args, Outcome, SubOp, absent, find, refused, sub};
 use crate::domain::Domain;
+use crate::guest;
 use crate::io_rights::IoRights;
 use crate::mmu::{self, Frames, cpus_of, flush_all_of};
 use crate::registers;
 use crate::vcpu::Vcpu;
-use crate::guest;
 
 /// A batch under way: where its list is, and how it is resumed.
 struct Batch {

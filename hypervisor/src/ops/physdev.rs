@@ -51,14 +51,7 @@ pub static OPS: [SubOp; 32] = [
 /// Hypercall 33.
 pub fn physdev_op(vcpu: &Vcpu, args: &Args) -> Outcome {
     // A C `int` in the interface.
-    run_sub(
-        vcpu,
-        HypercallNr::PHYSDEV_OP,
-        &OPS,
-        args[0] & 0xffff_ffff,
-        args[1],
-    )
-    .into()
+    run_sub(vcpu, HypercallNr::PHYSDEV_OP, &OPS, args[0] & 0xffff_ffff, args[1]).into()
 }
 
 fn set_iopl(vcpu: &Vcpu, arg: u64) -> Result<i64> {

@@ -73,9 +73,7 @@ fn read<T: FromBytes + IntoBytes>(arg: u64) -> Result<T> {
 
 /// Sets the wall clock. A time that 64 bits of nanoseconds cannot hold becomes the latest one that they can.
 fn set_time(secs: u64, nsecs: u32, system_time: u64) -> Result<i64> {
-    let wall = secs
-        .saturating_mul(1_000_000_000)
-        .saturating_add(u64::from(nsecs));
+    let wall = secs.saturating_mul(1_000_000_000).saturating_add(u64::from(nsecs));
     time::set_wall_clock(wall, system_time);
     Ok(0)
 }

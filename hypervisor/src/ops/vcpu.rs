@@ -69,9 +69,9 @@ pub fn vcpu_op(vcpu: &Vcpu, args: &Args) -> Outcome {
     let arg = args[2];
     match mmu::vcpu_of(vcpu.domain(), args[1] & 0xffff_ffff) {
         Ok(target) if op == VcpuOp::INITIALISE => initialise::from_guest(target, GuestPtr::new(arg)),
-        Ok(target) => find(vcpu, HypercallNr::VCPU_OP, &OPS, u64::from(op.0))
-            .and_then(|run| run(vcpu, target, arg))
-            .into(),
+        Ok(target) => {
+            find(vcpu, HypercallNr::VCPU_OP, &OPS, u64::from(op.0)).and_then(|run| run(vcpu, target, arg)).into()
+        }
         Err(error) => Err(error).into(),
     }
 }

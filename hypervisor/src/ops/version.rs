@@ -37,40 +37,13 @@ pub static COMMAND_LINE: spin::Once<String> = spin::Once::new();
 /// The sub-operations.
 pub static OPS: [SubOp; 11] = [
     sub("version", |_, _| Ok(VERSION)),
-    sub("extraversion", |_, arg| {
-        tell(arg, &text::<EXTRAVERSION_LEN>(EXTRAVERSION))
-    }),
-    sub("compile_info", |_, arg| {
-        tell(
-            arg,
-            &CompileInfo {
-                compiler: text(COMPILER),
-                ..CompileInfo::default()
-            },
-        )
-    }),
-    sub("capabilities", |_, arg| {
-        tell(arg, &text::<CAPABILITIES_INFO_LEN>(CAPABILITIES))
-    }),
-    sub("changeset", |_, arg| {
-        tell(arg, &text::<CHANGESET_INFO_LEN>(COMMIT))
-    }),
-    sub("platform_parameters", |_, arg| {
-        tell(
-            arg,
-            &PlatformParameters {
-                virt_start: HOLE_START,
-            },
-        )
-    }),
+    sub("extraversion", |_, arg| tell(arg, &text::<EXTRAVERSION_LEN>(EXTRAVERSION))),
+    sub("compile_info", |_, arg| tell(arg, &CompileInfo { compiler: text(COMPILER), ..CompileInfo::default() })),
+    sub("capabilities", |_, arg| tell(arg, &text::<CAPABILITIES_INFO_LEN>(CAPABILITIES))),
+    sub("changeset", |_, arg| tell(arg, &text::<CHANGESET_INFO_LEN>(COMMIT))),
+    sub("platform_parameters", |_, arg| tell(arg, &PlatformParameters { virt_start: HOLE_START })),
     sub("get_features", get_features),
-    sub("pagesize", |_, arg| {
-        if arg == 0 {
-            Ok(PAGE_SIZE as i64)
-        } else {
-            Err(Errno::EINVAL)
-        }
-    }),
+    sub("pagesize", |_, arg| if arg == 0 { Ok(PAGE_SIZE as i64) } else { Err(Errno::EINVAL) }),
     // The tools name domains with it; the one that is built at boot has no name.
     sub("guest_handle", |_, arg| tell(arg, &[0u8; 16])),
     sub("commandline", command_line),
@@ -81,14 +54,7 @@ pub static OPS: [SubOp; 11] = [
 #[inline]
 pub fn xen_version(vcpu: &Vcpu, args: &Args) -> Outcome {
     // A C `int` in the interface.
-    run_sub(
-        vcpu,
-        HypercallNr::XEN_VERSION,
-        &OPS,
-        args[0] & 0xffff_ffff,
-        args[1],
-    )
-    .into()
+    run_sub(vcpu, HypercallNr::XEN_VERSION, &OPS, args[0] & 0xffff_ffff, args[1]).into()
 }
 
 fn tell<T: IntoBytes + Immutable>(arg: u64, value: &T) -> Result<i64> {
@@ -112,10 +78,7 @@ fn get_features(vcpu: &Vcpu, arg: u64) -> Result<i64> {
         return Err(Errno::EINVAL);
     }
     let domain = vcpu.domain();
-    info.submap = features(
-        domain.privileged,
-        domain.assists(VmAssistType::PAE_EXTENDED_CR3),
-    );
+    info.submap = features(domain.privileged, domain.assists(VmAssistType::PAE_EXTENDED_CR3));
     guest::write(ptr, &info)?;
     Ok(0)
 }
@@ -170,13 +133,7 @@ mod tests {
 
     #[test]
     fn feature_bits() {
-        assert_eq!(
-            features(false, false),
-            1 << 5 | 1 << 6 | 1 << 7 | 1 << 13 | 1 << 17
-        );
-        assert_eq!(
-            features(true, true),
-            features(false, false) | 1 << 11 | 1 << 4
-        );
+        assert_eq!(features(false, false), 1 << 5 | 1 << 6 | 1 << 7 | 1 << 13 | 1 << 17);
+        assert_eq!(features(true, true), features(false, false) | 1 << 11 | 1 << 4);
     }
 }

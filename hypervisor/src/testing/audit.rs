@@ -36,11 +36,7 @@ macro_rules! ensure {
 /// # Errors
 /// The first that is broken, in words.
 pub fn check(guests: &[Guest], cpus: u16) -> Checked {
-    let held: Vec<Held> = guests
-        .iter()
-        .flat_map(|g| &g.domain.vcpus)
-        .flat_map(held_by)
-        .collect();
+    let held: Vec<Held> = guests.iter().flat_map(|g| &g.domain.vcpus).flat_map(held_by).collect();
     invariants::check(held, &may_map)?;
     invariants::check_tlb()?;
     check_translations(cpus)?;
@@ -54,11 +50,7 @@ pub fn check(guests: &[Guest], cpus: u16) -> Checked {
     });
     let loaded: Result<Vec<u32>, String> = loaded.collect();
     cpu::set_this_cpu(here);
-    let running = guests
-        .iter()
-        .flat_map(|g| &g.domain.vcpus)
-        .filter(|v| v.status.running.load(Relaxed))
-        .count();
+    let running = guests.iter().flat_map(|g| &g.domain.vcpus).filter(|v| v.status.running.load(Relaxed)).count();
     ensure!(
         running as u32 == loaded?.iter().sum::<u32>(),
         "{running} vCPUs say that they run, and the CPUs run others"
@@ -75,21 +67,9 @@ fn may_map(owner: DomId, _other: DomId) -> bool {
 fn held_by(vcpu: &Vcpu) -> Vec<Held> {
     let mut held: Vec<Mfn> = vcpu.info_frame.lock().iter().map(|f| f.mfn()).collect();
     let roots = vcpu.roots.lock();
-    held.extend(
-        [&roots.kernel, &roots.user]
-            .into_iter()
-            .flatten()
-            .map(|r| r.mfn()),
-    );
+    held.extend([&roots.kernel, &roots.user].into_iter().flatten().map(|r| r.mfn()));
     let tables = vcpu.descriptors.lock();
-    held.extend(
-        tables
-            .gdt
-            .iter()
-            .chain(&tables.ldt)
-            .flatten()
-            .map(|d| d.mfn()),
-    );
+    held.extend(tables.gdt.iter().chain(&tables.ldt).flatten().map(|d| d.mfn()));
     held.into_iter().map(Held::typed).collect()
 }
 
@@ -110,15 +90,8 @@ fn check_translations(cpus: u16) -> Checked {
         let Some(domid) = runs.get(usize::from(on.0)).copied().flatten() else {
             return Err(format!("5: idle CPU {} has {va} cached", on.0));
         };
-        let ours =
-            frame.owner == domid || frame.owner == DomId::INVALID || may_map(domid, frame.owner);
-        ensure!(
-            ours,
-            "5: CPU {} runs d{domid} and reaches {} of {} at {va}",
-            on.0,
-            cached.mfn,
-            frame.owner
-        );
+        let ours = frame.owner == domid || frame.owner == DomId::INVALID || may_map(domid, frame.owner);
+        ensure!(ours, "5: CPU {} runs d{domid} and reaches {} of {} at {va}", on.0, cached.mfn, frame.owner);
     }
     Ok(())
 }
@@ -127,73 +100,31 @@ fn check_translations(cpus: u16) -> Checked {
 fn check_cpu() -> Checked {
     let me = cpu::this_cpu().0;
     let Some(vcpu) = current::vcpu() else {
-        ensure!(
-            arch::guest::root() == Mfn::INVALID,
-            "idle CPU {me} has a guest's address space"
-        );
+        ensure!(arch::guest::root() == Mfn::INVALID, "idle CPU {me} has a guest's address space");
         return Ok(());
     };
     let name = format!("d{}v{} on CPU {me}", vcpu.domid.0, vcpu.id.0);
     let roots = vcpu.roots.lock();
-    let wanted = if context::kernel_mode() {
-        &roots.kernel
-    } else {
-        &roots.user
-    };
+    let wanted = if context::kernel_mode() { &roots.kernel } else { &roots.user };
     let wanted = wanted.as_ref().map(|r| r.mfn());
-    ensure!(
-        Some(arch::guest::root()) == wanted,
-        "2: {name}: CR3 is {}, held is {wanted:?}",
-        arch::guest::root()
-    );
-    ensure!(
-        vcpu.status.running.load(Relaxed),
-        "{name} does not know that it runs"
-    );
-    ensure!(
-        vcpu.status.cpu.load(Relaxed) == me,
-        "{name} believes to run elsewhere"
-    );
-    ensure!(
-        cpu::vcpu_info() == vcpu.vcpu_info().address(),
-        "{name}: the exit path looks at another vcpu_info"
-    );
-    ensure!(
-        vcpu.domain().account.dirty.load().contains(CpuId(me)),
-        "5: {name} is not among the CPUs to flush"
-    );
+    ensure!(Some(arch::guest::root()) == wanted, "2: {name}: CR3 is {}, held is {wanted:?}", arch::guest::root());
+    ensure!(vcpu.status.running.load(Relaxed), "{name} does not know that it runs");
+    ensure!(vcpu.status.cpu.load(Relaxed) == me, "{name} believes to run elsewhere");
+    ensure!(cpu::vcpu_info() == vcpu.vcpu_info().address(), "{name}: the exit path looks at another vcpu_info");
+    ensure!(vcpu.domain().account.dirty.load().contains(CpuId(me)), "5: {name} is not among the CPUs to flush");
     Ok(())
 }
 
 fn check_domain(domain: &Domain) -> Checked {
-    ensure!(
-        !domain.page_tables.is_locked() && !domain.events.is_locked(),
-        "a lock of {} is held",
-        domain.id
-    );
+    ensure!(!domain.page_tables.is_locked() && !domain.events.is_locked(), "a lock of {} is held", domain.id);
     let mut owned = 0;
     for n in 0..mm::frame::end() {
-        let mine =
-            mm::page_info(Mfn(n)).is_some_and(|s| s.ram && s.owner == domain.id && !s.special);
+        let mine = mm::page_info(Mfn(n)).is_some_and(|s| s.ram && s.owner == domain.id && !s.special);
         owned += u64::from(mine);
     }
-    ensure!(
-        owned == domain.account.owned(),
-        "7: {} owns {owned} frames, not {}",
-        domain.id,
-        domain.account.owned()
-    );
-    let pollers = domain
-        .vcpus
-        .iter()
-        .filter(|v| v.status.polling.load(Relaxed))
-        .count() as u64;
-    ensure!(
-        pollers == domain.pollers.load(Relaxed),
-        "{}: {pollers} poll, {:?} are counted",
-        domain.id,
-        domain.pollers
-    );
+    ensure!(owned == domain.account.owned(), "7: {} owns {owned} frames, not {}", domain.id, domain.account.owned());
+    let pollers = domain.vcpus.iter().filter(|v| v.status.polling.load(Relaxed)).count() as u64;
+    ensure!(pollers == domain.pollers.load(Relaxed), "{}: {pollers} poll, {:?} are counted", domain.id, domain.pollers);
     for vcpu in &domain.vcpus {
         check_vcpu(vcpu)?;
     }
@@ -203,30 +134,18 @@ fn check_domain(domain: &Domain) -> Checked {
 fn check_vcpu(vcpu: &Vcpu) -> Checked {
     let name = format!("d{}v{}", vcpu.domid.0, vcpu.id.0);
     let roots = vcpu.roots.lock();
-    for (what, word, held) in [
-        ("kernel", &vcpu.kernel_root, &roots.kernel),
-        ("user", &vcpu.user_root, &roots.user),
-    ] {
+    for (what, word, held) in [("kernel", &vcpu.kernel_root, &roots.kernel), ("user", &vcpu.user_root, &roots.user)] {
         let held = held.as_ref().map_or(Mfn::INVALID, |r| r.mfn());
-        ensure!(
-            word.load(Relaxed) == held.0,
-            "2: {name}: {what} root {word:?}, but {held} is held"
-        );
+        ensure!(word.load(Relaxed) == held.0, "2: {name}: {what} root {word:?}, but {held} is held");
     }
     let tables = vcpu.descriptors.lock();
     for (page, held) in tables.gdt.iter().enumerate() {
         let (mapped, held) = (vcpu.window.gdt_page(page), held.as_ref().map(|h| h.mfn()));
-        ensure!(
-            mapped == held,
-            "2: {name}: GDT page {page} is {mapped:?}, but {held:?} is held"
-        );
+        ensure!(mapped == held, "2: {name}: GDT page {page} is {mapped:?}, but {held:?} is held");
     }
     for (page, held) in tables.ldt.iter().enumerate() {
         let (mapped, held) = (vcpu.window.ldt_page(page), held.as_ref().map(|h| h.mfn()));
-        ensure!(
-            mapped == held,
-            "2: {name}: LDT page {page} is {mapped:?}, but {held:?} is held"
-        );
+        ensure!(mapped == held, "2: {name}: LDT page {page} is {mapped:?}, but {held:?} is held");
     }
     for number in 0..hypercalls::event::NR_VIRQS {
         check_virq(vcpu, Virq(number))?;
@@ -241,12 +160,7 @@ fn check_virq(vcpu: &Vcpu, virq: Virq) -> Checked {
     }
     let channel = vcpu.domain().events.lock().get(port);
     let bound = channel.is_some_and(|c| c.state == State::Virq(virq));
-    ensure!(
-        bound,
-        "6: d{}v{}: port {port} should be {virq:?}, but is {channel:?}",
-        vcpu.domid.0,
-        vcpu.id.0
-    );
+    ensure!(bound, "6: d{}v{}: port {port} should be {virq:?}, but is {channel:?}", vcpu.domid.0, vcpu.id.0);
     Ok(())
 }
 
@@ -255,34 +169,18 @@ fn check_events(domain: &Domain) -> Checked {
     let all: Vec<(u32, Channel)> = domain.events.lock().iter().collect();
     for (port, channel) in all {
         let name = format!("6: {}: port {port} ({channel:?})", domain.id);
-        ensure!(
-            port != 0 && port < EVTCHN_2L_NR_CHANNELS,
-            "{name}: no such port"
-        );
+        ensure!(port != 0 && port < EVTCHN_2L_NR_CHANNELS, "{name}: no such port");
         let Some(vcpu) = domain.vcpu(channel.vcpu) else {
             return Err(format!("{name}: no such vCPU"));
         };
         match channel.state {
-            State::Interdomain {
-                remote,
-                port: there,
-            } => {
+            State::Interdomain { remote, port: there } => {
                 let other = domain::find(remote).and_then(|d| d.events.lock().get(there));
-                let back = State::Interdomain {
-                    remote: domain.id,
-                    port,
-                };
-                ensure!(
-                    other.is_some_and(|o| o.state == back),
-                    "{name}: the other end is {other:?}"
-                );
+                let back = State::Interdomain { remote: domain.id, port };
+                ensure!(other.is_some_and(|o| o.state == back), "{name}: the other end is {other:?}");
             }
             State::Virq(virq) => {
-                let holder = if virq.scope() == Some(VirqScope::Vcpu) {
-                    Some(vcpu)
-                } else {
-                    domain.vcpus.first()
-                };
+                let holder = if virq.scope() == Some(VirqScope::Vcpu) { Some(vcpu) } else { domain.vcpus.first() };
                 let known = holder.is_some_and(|v| v.virq_port(virq).load(Relaxed) == port);
                 ensure!(known, "{name}: its vCPU does not know");
             }

@@ -68,19 +68,11 @@ impl Player<'_> {
             .iter()
             .map(|call| {
                 let [a, b, c, d, e] = call.args;
-                MulticallEntry {
-                    op: call.number,
-                    result: 0,
-                    args: [a, b, c, d, e, 0],
-                }
+                MulticallEntry { op: call.number, result: 0, args: [a, b, c, d, e, 0] }
             })
             .collect();
         let at = self.put(list.as_slice());
-        let count = if self.source.one_in(40) {
-            self.source.word()
-        } else {
-            list.len() as u64
-        };
+        let count = if self.source.one_in(40) { self.source.word() } else { list.len() as u64 };
         Call::new(HypercallNr::MULTICALL, [at, count])
     }
 
@@ -88,15 +80,8 @@ impl Player<'_> {
     fn anything(&mut self) -> Call {
         let number = HypercallNr(self.source.below(56));
         // A domain that ends itself ends the play.
-        let ends = matches!(
-            number,
-            HypercallNr::SCHED_OP | HypercallNr::SCHED_OP_COMPAT | HypercallNr::IRET
-        );
-        let number = if ends {
-            HypercallNr::XEN_VERSION
-        } else {
-            number
-        };
+        let ends = matches!(number, HypercallNr::SCHED_OP | HypercallNr::SCHED_OP_COMPAT | HypercallNr::IRET);
+        let number = if ends { HypercallNr::XEN_VERSION } else { number };
         let args = [0; 5].map(|_: u64| match self.source.below(4) {
             0 => self.source.below(40),
             1 => self.source.word(),
@@ -107,11 +92,7 @@ impl Player<'_> {
             _ => 0,
         });
         // VCPUOP_down on the last vCPU ends the domain likewise.
-        let args = if number == HypercallNr::VCPU_OP && args[0] as u32 == 2 {
-            [3, 0, 0, 0, 0]
-        } else {
-            args
-        };
+        let args = if number == HypercallNr::VCPU_OP && args[0] as u32 == 2 { [3, 0, 0, 0, 0] } else { args };
         Call { number, args }
     }
 
@@ -136,11 +117,7 @@ impl Player<'_> {
             ..GnttabSetupTable::default()
         };
         let at = self.put(&setup);
-        let op = if self.source.one_in(3) {
-            self.source.below(14)
-        } else {
-            2
-        };
+        let op = if self.source.one_in(3) { self.source.below(14) } else { 2 };
         Call::new(HypercallNr::GRANT_TABLE_OP, [op, at, 1])
     }
 
@@ -155,11 +132,7 @@ impl Player<'_> {
                 let bitmap = self.put(&[0x55u8; 64]);
                 let nr_ports = self.small(1 << 16) as u32;
                 let bitmap = GuestPtr::new(bitmap);
-                let at = self.put(&PhysdevSetIobitmap {
-                    bitmap,
-                    nr_ports,
-                    ..PhysdevSetIobitmap::default()
-                });
+                let at = self.put(&PhysdevSetIobitmap { bitmap, nr_ports, ..PhysdevSetIobitmap::default() });
                 Call::new(HypercallNr::PHYSDEV_OP, [7, at])
             }
             2 => {

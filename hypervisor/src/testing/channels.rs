@@ -22,72 +22,34 @@ impl Player<'_> {
     }
 
     pub(super) fn event_channel(&mut self, vcpu: &Vcpu) -> Call {
-        let remote_dom = if self.source.one_in(2) {
-            hypercalls::DomId(1 - (vcpu.domid.0 & 1))
-        } else {
-            self.domain(vcpu)
-        };
+        let remote_dom =
+            if self.source.one_in(2) { hypercalls::DomId(1 - (vcpu.domid.0 & 1)) } else { self.domain(vcpu) };
         let notified = self.small(3) as u32;
         let port = self.port();
         let (op, at) = match self.source.below(11) {
             0 | 1 => {
-                let a = EvtchnBindInterdomain {
-                    remote_dom,
-                    remote_port: port,
-                    ..Default::default()
-                };
+                let a = EvtchnBindInterdomain { remote_dom, remote_port: port, ..Default::default() };
                 (EvtchnOp::BIND_INTERDOMAIN, self.put(&a))
             }
             2 => {
-                let a = EvtchnBindVirq {
-                    virq: Virq(self.small(26) as u32),
-                    vcpu: notified,
-                    port: 0,
-                };
+                let a = EvtchnBindVirq { virq: Virq(self.small(26) as u32), vcpu: notified, port: 0 };
                 (EvtchnOp::BIND_VIRQ, self.put(&a))
             }
             3 => (EvtchnOp::CLOSE, self.put(&EvtchnClose { port })),
             4 | 5 => (EvtchnOp::SEND, self.put(&EvtchnSend { port })),
             6 => {
-                let a = EvtchnStatus {
-                    dom: self.domain(vcpu),
-                    port,
-                    ..Default::default()
-                };
+                let a = EvtchnStatus { dom: self.domain(vcpu), port, ..Default::default() };
                 (EvtchnOp::STATUS, self.put(&a))
             }
             7 => {
-                let a = EvtchnAllocUnbound {
-                    dom: self.domain(vcpu),
-                    remote_dom,
-                    port: 0,
-                };
+                let a = EvtchnAllocUnbound { dom: self.domain(vcpu), remote_dom, port: 0 };
                 (EvtchnOp::ALLOC_UNBOUND, self.put(&a))
             }
-            8 => (
-                EvtchnOp::BIND_IPI,
-                self.put(&EvtchnBindIpi {
-                    vcpu: notified,
-                    port: 0,
-                }),
-            ),
-            9 => (
-                EvtchnOp::BIND_VCPU,
-                self.put(&EvtchnBindVcpu {
-                    port,
-                    vcpu: notified,
-                }),
-            ),
+            8 => (EvtchnOp::BIND_IPI, self.put(&EvtchnBindIpi { vcpu: notified, port: 0 })),
+            9 => (EvtchnOp::BIND_VCPU, self.put(&EvtchnBindVcpu { port, vcpu: notified })),
             _ => {
                 let op = EvtchnOp(self.source.below(16) as u32);
-                (
-                    if self.source.one_in(2) {
-                        EvtchnOp::UNMASK
-                    } else {
-                        op
-                    },
-                    self.put(&[port; 6]),
-                )
+                (if self.source.one_in(2) { EvtchnOp::UNMASK } else { op }, self.put(&[port; 6]))
             }
         };
         Call::new(HypercallNr::EVENT_CHANNEL_OP, [u64::from(op.0), at])
@@ -102,21 +64,13 @@ impl Player<'_> {
         match self.source.below(7) {
             0 => info.u8(vcpu_offset::EVTCHN_UPCALL_MASK).store(0, SeqCst),
             1 => info.u8(vcpu_offset::EVTCHN_UPCALL_MASK).store(1, SeqCst),
-            2 => shared
-                .u64(shared_offset::EVTCHN_MASK + word)
-                .store(self.source.word(), SeqCst),
-            3 => shared
-                .u64(shared_offset::EVTCHN_PENDING + word)
-                .store(self.source.word(), SeqCst),
-            4 => info
-                .u64(self.source.below(8) as usize * 8)
-                .store(self.source.word(), SeqCst),
+            2 => shared.u64(shared_offset::EVTCHN_MASK + word).store(self.source.word(), SeqCst),
+            3 => shared.u64(shared_offset::EVTCHN_PENDING + word).store(self.source.word(), SeqCst),
+            4 => info.u64(self.source.below(8) as usize * 8).store(self.source.word(), SeqCst),
             _ => {
                 info.u8(vcpu_offset::EVTCHN_UPCALL_PENDING).store(0, SeqCst);
                 info.u64(vcpu_offset::EVTCHN_PENDING_SEL).store(0, SeqCst);
-                shared
-                    .u64(shared_offset::EVTCHN_PENDING + word)
-                    .store(0, SeqCst);
+                shared.u64(shared_offset::EVTCHN_PENDING + word).store(0, SeqCst);
                 info.u8(vcpu_offset::EVTCHN_UPCALL_MASK).store(0, SeqCst);
             }
         }

@@ -25,11 +25,7 @@ pub(super) fn relinquish(domain: &Domain) {
     let ctx = domain.tables_ctx();
     let mut tables = domain.page_tables.lock();
     while let Err(error) = tables.relinquish(&ctx) {
-        assert_eq!(
-            error,
-            Errno::ERESTART,
-            "only for want of time is relinquishing put off"
-        );
+        assert_eq!(error, Errno::ERESTART, "only for want of time is relinquishing put off");
     }
     tables.finish(&ctx);
 }

@@ -60,24 +60,14 @@ pub fn image() -> Vec<u8> {
     put(52, &64u16.to_le_bytes());
     put(54, &56u16.to_le_bytes());
     put(56, &2u16.to_le_bytes());
-    let headers = [
-        (1u32, OFFSET, START, TEXT, TEXT + 0x2000, 4096u64),
-        (4, OFFSET + NOTES, 0, notes.len(), notes.len(), 4),
-    ];
+    let headers =
+        [(1u32, OFFSET, START, TEXT, TEXT + 0x2000, 4096u64), (4, OFFSET + NOTES, 0, notes.len(), notes.len(), 4)];
     for (n, (kind, offset, paddr, bytes, memory, align)) in headers.into_iter().enumerate() {
         let at = 64 + 56 * n;
         put(at, &kind.to_le_bytes());
         put(at + 4, &7u32.to_le_bytes());
-        for (n, word) in [
-            offset as u64,
-            VIRT_BASE + paddr,
-            paddr,
-            bytes as u64,
-            memory as u64,
-            align,
-        ]
-        .into_iter()
-        .enumerate()
+        for (n, word) in
+            [offset as u64, VIRT_BASE + paddr, paddr, bytes as u64, memory as u64, align].into_iter().enumerate()
         {
             put(at + 8 + 8 * n, &word.to_le_bytes());
         }

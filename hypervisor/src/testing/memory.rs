@@ -14,24 +14,12 @@ use crate::vcpu::Vcpu;
 
 impl Player<'_> {
     fn reservation(&mut self, vcpu: &Vcpu, list: &[u64]) -> MemoryReservation {
-        let order = if self.source.one_in(6) {
-            self.small(3) as u32
-        } else {
-            0
-        };
+        let order = if self.source.one_in(6) { self.small(3) as u32 } else { 0 };
         MemoryReservation {
             extent_start: GuestPtr::new(self.put(list)),
-            nr_extents: if self.source.one_in(30) {
-                self.source.word()
-            } else {
-                list.len() as u64
-            },
+            nr_extents: if self.source.one_in(30) { self.source.word() } else { list.len() as u64 },
             extent_order: order,
-            mem_flags: if self.source.one_in(10) {
-                self.source.word() as u32
-            } else {
-                0
-            },
+            mem_flags: if self.source.one_in(10) { self.source.word() as u32 } else { 0 },
             domid: self.domain(vcpu),
             ..MemoryReservation::default()
         }
@@ -39,9 +27,7 @@ impl Player<'_> {
 
     fn frames_to_give(&mut self, world: &World, vcpu: &Vcpu) -> Vec<u64> {
         let count = 1 + self.source.below(4);
-        (0..count)
-            .map(|_| self.frame(world, usize::from(vcpu.domid.0), 0).0)
-            .collect()
+        (0..count).map(|_| self.frame(world, usize::from(vcpu.domid.0), 0).0).collect()
     }
 
     fn names(&mut self, count: usize) -> Vec<u64> {
@@ -59,9 +45,7 @@ impl Player<'_> {
                 let count = 1 + self.source.below(4) as usize;
                 let list = self.names(count);
                 let reservation = self.reservation(vcpu, &list);
-                let op = self
-                    .source
-                    .pick(&[MemoryOp::POPULATE_PHYSMAP, MemoryOp::INCREASE_RESERVATION]);
+                let op = self.source.pick(&[MemoryOp::POPULATE_PHYSMAP, MemoryOp::INCREASE_RESERVATION]);
                 (op, self.put(&reservation))
             }
             4 | 5 => {
@@ -70,11 +54,7 @@ impl Player<'_> {
                 let mut exchange = MemoryExchange {
                     input: self.reservation(vcpu, &list),
                     output: self.reservation(vcpu, &names),
-                    nr_exchanged: if self.source.one_in(10) {
-                        self.small(4)
-                    } else {
-                        0
-                    },
+                    nr_exchanged: if self.source.one_in(10) { self.small(4) } else { 0 },
                 };
                 if !self.source.one_in(10) {
                     exchange.output.domid = exchange.input.domid;
@@ -89,28 +69,14 @@ impl Player<'_> {
                     buffer: GuestPtr::new(buffer),
                     ..Default::default()
                 };
-                (
-                    self.source
-                        .pick(&[MemoryOp::MEMORY_MAP, MemoryOp::MACHINE_MEMORY_MAP]),
-                    self.put(&map),
-                )
+                (self.source.pick(&[MemoryOp::MEMORY_MAP, MemoryOp::MACHINE_MEMORY_MAP]), self.put(&map))
             }
             _ => {
                 let id = u64::from(self.domain(vcpu).0);
-                (
-                    MemoryOp(self.source.below(30) as u32),
-                    self.put(&[id, 0, 0, 0, 0]),
-                )
+                (MemoryOp(self.source.below(30) as u32), self.put(&[id, 0, 0, 0, 0]))
             }
         };
-        let start = if self.source.one_in(20) {
-            self.small(6)
-        } else {
-            0
-        };
-        Call::new(
-            HypercallNr::MEMORY_OP,
-            [start << MEMOP_EXTENT_SHIFT | u64::from(op.0), at],
-        )
+        let start = if self.source.one_in(20) { self.small(6) } else { 0 };
+        Call::new(HypercallNr::MEMORY_OP, [start << MEMOP_EXTENT_SHIFT | u64::from(op.0), at])
     }
 }

@@ -53,23 +53,14 @@ impl Tally {
         }
         self.cut_short += other.cut_short;
         self.user += other.user;
-        self.table_writes
-            .iter_mut()
-            .zip(other.table_writes)
-            .for_each(|(a, b)| *a += b);
+        self.table_writes.iter_mut().zip(other.table_writes).for_each(|(a, b)| *a += b);
     }
 }
 
 impl<'a> Player<'a> {
     /// Makes a player that decides by `source`.
     pub fn new(source: Source<'a>) -> Self {
-        Self {
-            source,
-            args: 0,
-            used: 0,
-            lost: 0,
-            tally: Tally::default(),
-        }
+        Self { source, args: 0, used: 0, lost: 0, tally: Tally::default() }
     }
 
     /// True when there is nothing left to decide by, or nothing the guests can do any more.
@@ -83,11 +74,7 @@ impl<'a> Player<'a> {
         world.go_to(self.source.below(u64::from(world.cpus)) as u16);
         entry::take_interrupts();
         if let Some(vcpu) = world.go_back() {
-            let budget = if self.source.one_in(3) {
-                None
-            } else {
-                Some(self.source.below(5))
-            };
+            let budget = if self.source.one_in(3) { None } else { Some(self.source.below(5)) };
             cpu::preempt_after(budget);
             self.act(world, vcpu);
             cpu::preempt_after(None);
@@ -193,11 +180,7 @@ impl<'a> Player<'a> {
 
     /// Returns a number that is mostly small.
     pub(super) fn small(&mut self, limit: u64) -> u64 {
-        if self.source.one_in(50) {
-            self.source.word()
-        } else {
-            self.source.below(limit)
-        }
+        if self.source.one_in(50) { self.source.word() } else { self.source.below(limit) }
     }
 }
 

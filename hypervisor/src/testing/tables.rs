@@ -29,9 +29,7 @@ impl Player<'_> {
         }
         let mut flags = P | (self.source.below(2) * RW) | US | (self.source.below(2) * (A | D));
         if self.source.one_in(10) {
-            flags |= self
-                .source
-                .pick(&[PSE, G, NX, GUEST_KERNEL, CACHE & (PSE - 1), 1 << 50]);
+            flags |= self.source.pick(&[PSE, G, NX, GUEST_KERNEL, CACHE & (PSE - 1), 1 << 50]);
         }
         let mfn = match self.source.below(40) {
             0 => Mfn(self.source.below(1 << 20)),
@@ -53,18 +51,12 @@ impl Player<'_> {
             let at = world.guests[who].p2m[TABLES[3]].maddr().0 + pfn as u64 * 8;
             let rights = self.source.pick(&[0, RW, RW]);
             let mfn = world.guests[who].p2m[pfn];
-            return MmuUpdate {
-                ptr: at | self.kind(),
-                val: entry_for(mfn, P | US | GUEST_KERNEL | rights),
-            };
+            return MmuUpdate { ptr: at | self.kind(), val: entry_for(mfn, P | US | GUEST_KERNEL | rights) };
         }
         let level = self.level();
         let table = self.frame(world, who, level);
         let at = table.maddr().0 + self.source.pick(&INDEXES) * 8;
-        MmuUpdate {
-            ptr: at | self.kind(),
-            val: self.entry(world, who, level),
-        }
+        MmuUpdate { ptr: at | self.kind(), val: self.entry(world, who, level) }
     }
 
     fn kind(&mut self) -> u64 {
@@ -78,10 +70,7 @@ impl Player<'_> {
             .map(|_| {
                 if self.source.one_in(12) {
                     let mfn = self.frame(world, who, 0);
-                    return MmuUpdate {
-                        ptr: mfn.maddr().0 | 1,
-                        val: self.small(FRAMES as u64),
-                    };
+                    return MmuUpdate { ptr: mfn.maddr().0 | 1, val: self.small(FRAMES as u64) };
                 }
                 self.change(world, who)
             })
@@ -94,16 +83,8 @@ impl Player<'_> {
         T: zerocopy::IntoBytes + zerocopy::Immutable,
     {
         let at = self.put(list);
-        let count = if self.source.one_in(60) {
-            self.source.word()
-        } else {
-            count
-        };
-        let done = if self.source.one_in(3) {
-            self.put(&0u64)
-        } else {
-            0
-        };
+        let count = if self.source.one_in(60) { self.source.word() } else { count };
+        let done = if self.source.one_in(3) { self.put(&0u64) } else { 0 };
         Call::new(number, [at, count, done, u64::from(self.domain(vcpu).0)])
     }
 
@@ -112,16 +93,11 @@ impl Player<'_> {
         let level = self.source.below(5) as usize;
         let pfn = self.pfn(level);
         let (at, value) = if self.source.one_in(4) {
-            let at = self
-                .source
-                .pick(&[0, 0x1000, 0x7fff_ffff_f000, va(FRAMES + 3)]);
+            let at = self.source.pick(&[0, 0x1000, 0x7fff_ffff_f000, va(FRAMES + 3)]);
             (at, self.entry(world, who, 1))
         } else {
             let rights = self.source.pick(&[0, RW]);
-            (
-                va(pfn),
-                entry_for(world.guests[who].p2m[pfn], P | US | GUEST_KERNEL | rights),
-            )
+            (va(pfn), entry_for(world.guests[who].p2m[pfn], P | US | GUEST_KERNEL | rights))
         };
         let flags = match self.source.below(8) {
             0 => UVMF_TLB_FLUSH | UVMF_ALL,
@@ -132,19 +108,9 @@ impl Player<'_> {
         };
         if self.source.one_in(8) {
             let whose = self.other(who);
-            let owner = if self.source.one_in(4) {
-                u64::from(self.domain(vcpu).0)
-            } else {
-                whose as u64
-            };
-            let value = entry_for(
-                self.frame(world, whose, 0),
-                P | US | self.source.pick(&[0, RW]),
-            );
-            return Call::new(
-                HypercallNr::UPDATE_VA_MAPPING_OTHERDOMAIN,
-                [at, value, flags, owner],
-            );
+            let owner = if self.source.one_in(4) { u64::from(self.domain(vcpu).0) } else { whose as u64 };
+            let value = entry_for(self.frame(world, whose, 0), P | US | self.source.pick(&[0, RW]));
+            return Call::new(HypercallNr::UPDATE_VA_MAPPING_OTHERDOMAIN, [at, value, flags, owner]);
         }
         Call::new(HypercallNr::UPDATE_VA_MAPPING, [at, value, flags])
     }
@@ -155,11 +121,7 @@ impl Player<'_> {
 
     pub(super) fn mmuext(&mut self, world: &World, vcpu: &Vcpu) -> Call {
         let who = usize::from(vcpu.domid.0);
-        let count = if self.source.one_in(3) {
-            1 + self.source.below(4)
-        } else {
-            1
-        };
+        let count = if self.source.one_in(3) { 1 + self.source.below(4) } else { 1 };
         let list: Vec<MmuextOp> = (0..count).map(|_| self.mmuext_op(world, who)).collect();
         self.batch(HypercallNr::MMUEXT_OP, list.as_slice(), count, vcpu)
     }
@@ -183,49 +145,26 @@ impl Player<'_> {
                 let page = self.source.pick(&DESCRIPTORS);
                 (va(page), self.small(520))
             }
-            MmuextCmd::TLB_FLUSH_MULTI | MmuextCmd::INVLPG_MULTI => {
-                (va(self.pfn(0)), self.put(&3u64))
-            }
+            MmuextCmd::TLB_FLUSH_MULTI | MmuextCmd::INVLPG_MULTI => (va(self.pfn(0)), self.put(&3u64)),
             MmuextCmd::CLEAR_PAGE | MmuextCmd::COPY_PAGE => {
                 let from = self.frame(world, who, 0).0;
                 (self.frame(world, who, 0).0, from)
             }
             MmuextCmd(pin @ 0..=3) => {
                 let level = pin as usize + 1;
-                let table = self.frame_that(world, who, |s| {
-                    s.page_type == PageType::table(level as u8) && !s.pinned
-                });
+                let table = self.frame_that(world, who, |s| s.page_type == PageType::table(level as u8) && !s.pinned);
                 (table.unwrap_or_else(|| self.frame(world, who, level)).0, 0)
             }
             _ => (va(self.pfn(0)), self.source.below(8)),
         };
-        MmuextOp {
-            cmd: MmuextCmd(cmd),
-            _pad: 0,
-            arg1,
-            arg2,
-        }
+        MmuextOp { cmd: MmuextCmd(cmd), _pad: 0, arg1, arg2 }
     }
 
     /// A frame of the guest's in a certain state; most of the time, if there is one.
-    fn frame_that(
-        &mut self,
-        world: &World,
-        who: usize,
-        fits: impl Fn(&FrameState) -> bool,
-    ) -> Option<Mfn> {
+    fn frame_that(&mut self, world: &World, who: usize, fits: impl Fn(&FrameState) -> bool) -> Option<Mfn> {
         let state = |mfn: &Mfn| mm::page_info(*mfn).is_some_and(|s| fits(&s));
-        let all: Vec<Mfn> = world.guests[who]
-            .p2m
-            .iter()
-            .copied()
-            .filter(state)
-            .collect();
-        if all.is_empty() || self.source.one_in(6) {
-            None
-        } else {
-            Some(self.source.pick(&all))
-        }
+        let all: Vec<Mfn> = world.guests[who].p2m.iter().copied().filter(state).collect();
+        if all.is_empty() || self.source.one_in(6) { None } else { Some(self.source.pick(&all)) }
     }
 
     /// A frame that is, or could be, a root.
@@ -248,10 +187,7 @@ impl Player<'_> {
         let mut calls = Vec::new();
         for pfn in DESCRIPTORS {
             let value = entry_for(guest.p2m[pfn], P | US | GUEST_KERNEL);
-            calls.push(Call::new(
-                HypercallNr::UPDATE_VA_MAPPING,
-                [va(pfn), value, UVMF_INVLPG | UVMF_ALL],
-            ));
+            calls.push(Call::new(HypercallNr::UPDATE_VA_MAPPING, [va(pfn), value, UVMF_INVLPG | UVMF_ALL]));
         }
         let list = self.put(&DESCRIPTORS.map(|pfn| guest.p2m[pfn].0));
         let entries = self.source.pick(&[0, 1, 512, 513, 1024]);
@@ -279,10 +215,7 @@ impl Player<'_> {
                 let index = self.source.pick(&[0, 1, 2, 255, 511]) as usize;
                 words[index] = match pfns.get(n + 1) {
                     Some(next) => entry_for(guest.p2m[*next], P | RW | US),
-                    None => entry_for(
-                        self.frame(world, who, 0),
-                        P | US | (RW * self.source.below(2)),
-                    ),
+                    None => entry_for(self.frame(world, who, 0), P | US | (RW * self.source.below(2))),
                 };
             }
             if n == 0 {
@@ -293,24 +226,12 @@ impl Player<'_> {
                 continue;
             }
             let at = guest.p2m[TABLES[3]].maddr().0 + pfn as u64 * 8;
-            updates.push(MmuUpdate {
-                ptr: at,
-                val: entry_for(guest.p2m[pfn], P | US | GUEST_KERNEL),
-            });
+            updates.push(MmuUpdate { ptr: at, val: entry_for(guest.p2m[pfn], P | US | GUEST_KERNEL) });
         }
         let count = updates.len() as u64;
         let list = self.put(updates.as_slice());
-        let cmd = self.source.pick(&[
-            MmuextCmd::PIN_L4_TABLE,
-            MmuextCmd::NEW_BASEPTR,
-            MmuextCmd::NEW_USER_BASEPTR,
-        ]);
-        let op = self.put(&MmuextOp {
-            cmd,
-            _pad: 0,
-            arg1: guest.p2m[pfns[0]].0,
-            arg2: 0,
-        });
+        let cmd = self.source.pick(&[MmuextCmd::PIN_L4_TABLE, MmuextCmd::NEW_BASEPTR, MmuextCmd::NEW_USER_BASEPTR]);
+        let op = self.put(&MmuextOp { cmd, _pad: 0, arg1: guest.p2m[pfns[0]].0, arg2: 0 });
         self.list_of(alloc::vec![
             Call::new(HypercallNr::MMU_UPDATE, [list, count, 0, 0x7ff0]),
             Call::new(HypercallNr::MMUEXT_OP, [op, 1, 0, 0x7ff0]),

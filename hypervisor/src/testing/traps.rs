@@ -100,16 +100,10 @@ impl Player<'_> {
                 world.guarded(|| entry::with_frame(crate::traps::guest_syscall));
             }
             3 => {
-                let at = self
-                    .source
-                    .pick(&[0, 0x1000, 0x7fff_ffff_f000, va(1), va(CODE)]);
+                let at = self.source.pick(&[0, 0x1000, 0x7fff_ffff_f000, va(1), va(CODE)]);
                 self.touch(world, at, Access::Write);
             }
-            4 => world.exception(
-                self.source
-                    .pick(&[entry::VECTOR_SYSENTER, entry::VECTOR_SYSCALL32]),
-                0,
-            ),
+            4 => world.exception(self.source.pick(&[entry::VECTOR_SYSENTER, entry::VECTOR_SYSCALL32]), 0),
             _ => self.exception(world),
         }
     }
@@ -138,18 +132,12 @@ impl Player<'_> {
     fn store(&mut self, world: &mut World, vcpu: &Vcpu) {
         let who = usize::from(vcpu.domid.0);
         let level = self.source.below(4) as usize;
-        let pfn = if self.source.one_in(3) {
-            TABLES[3]
-        } else {
-            self.pfn(level)
-        };
+        let pfn = if self.source.one_in(3) { TABLES[3] } else { self.pfn(level) };
         let at = va(pfn) + self.source.below(512) * 8;
         let value = self.entry(world, who, 1 + level.min(3));
         let code = self.source.pick(&WRITES);
         let old = super::guest::read(at);
-        self.execute(code, |regs| {
-            (regs.rax, regs.rdi, regs.rbx) = (at, at, value)
-        });
+        self.execute(code, |regs| (regs.rax, regs.rdi, regs.rbx) = (at, at, value));
         if code.contains(&0xb1) {
             entry::with_frame(|regs| (regs.rax, regs.rbx) = (old, value));
         }
@@ -171,11 +159,7 @@ impl Player<'_> {
         let who = usize::from(vcpu.domid.0);
         let mut any = [0u8; 15];
         any.fill_with(|| self.source.below(256) as u8);
-        let code = if self.source.one_in(6) {
-            &any
-        } else {
-            self.source.pick(&PRIVILEGED)
-        };
+        let code = if self.source.one_in(6) { &any } else { self.source.pick(&PRIVILEGED) };
         let root = self.frame(world, who, 4).maddr().0;
         let rax = match self.source.below(4) {
             0 => root,
@@ -183,14 +167,8 @@ impl Player<'_> {
             2 => self.source.below(1 << 22),
             _ => self.source.word(),
         };
-        let rcx = if self.source.one_in(4) {
-            self.source.below(8)
-        } else {
-            self.source.pick(&MSRS)
-        };
-        let rdx = self
-            .source
-            .pick(&[0, 0x3f8, 0xcf8, 0xcfc, 0x70, 0x71, 0x80, 0x608, 0xffff_8880]);
+        let rcx = if self.source.one_in(4) { self.source.below(8) } else { self.source.pick(&MSRS) };
+        let rdx = self.source.pick(&[0, 0x3f8, 0xcf8, 0xcfc, 0x70, 0x71, 0x80, 0x608, 0xffff_8880]);
         let memory = va(self.pfn(0)) + self.source.below(4096);
         self.execute(code, |regs| {
             (regs.rax, regs.rcx, regs.rdx) = (rax, rcx, rdx);
@@ -213,9 +191,7 @@ impl Player<'_> {
             2 => world.exception(DEBUG, 0),
             3 => world.exception(7, 0),
             4 => {
-                let vector = self
-                    .source
-                    .pick(&[0, 2, 3, 4, 5, 6, 9, 10, 11, 12, 16, 17, 19]);
+                let vector = self.source.pick(&[0, 2, 3, 4, 5, 6, 9, 10, 11, 12, 16, 17, 19]);
                 world.exception(vector, self.source.below(0x100) as u32);
             }
             _ => {

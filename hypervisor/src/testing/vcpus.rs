@@ -26,11 +26,7 @@ pub(super) fn trap_table() -> Vec<TrapInfo> {
         _pad: 0,
         address: HANDLER + u64::from(vector) * 16,
     };
-    (0..32)
-        .chain([0x80])
-        .map(handler)
-        .chain([TrapInfo::default()])
-        .collect()
+    (0..32).chain([0x80]).map(handler).chain([TrapInfo::default()]).collect()
 }
 
 /// The state in which a guest's second vCPU starts.
@@ -85,11 +81,7 @@ impl Player<'_> {
                 } else {
                     self.frame(world, usize::from(vcpu.domid.0), 0)
                 };
-                self.put(&RegisterVcpuInfo {
-                    mfn,
-                    offset,
-                    rsvd: 0,
-                })
+                self.put(&RegisterVcpuInfo { mfn, offset, rsvd: 0 })
             }
             VcpuOp::REGISTER_RUNSTATE_MEMORY_AREA | VcpuOp::REGISTER_VCPU_TIME_MEMORY_AREA => {
                 let at = va(AREAS) + self.source.below(4) * 64;
@@ -113,37 +105,16 @@ impl Player<'_> {
             6..=7 => {
                 let ports: [u32; 4] = [0; 4].map(|_: u32| self.source.below(12) as u32);
                 let ports = GuestPtr::new(self.put(&ports));
-                let timeout = if self.source.one_in(2) {
-                    0
-                } else {
-                    arch::time::now() + self.source.below(5_000_000)
-                };
-                let poll = SchedPoll {
-                    ports,
-                    nr_ports: self.small(5) as u32,
-                    timeout,
-                    ..SchedPoll::default()
-                };
+                let timeout = if self.source.one_in(2) { 0 } else { arch::time::now() + self.source.below(5_000_000) };
+                let poll = SchedPoll { ports, nr_ports: self.small(5) as u32, timeout, ..SchedPoll::default() };
                 (SchedOp::POLL, self.put(&poll))
             }
-            8 => (
-                SchedOp(self.source.pick(&[4, 5, 6, 7, 8])),
-                self.put(&[0u64; 4]),
-            ),
+            8 => (SchedOp(self.source.pick(&[4, 5, 6, 7, 8])), self.put(&[0u64; 4])),
             _ => {
                 // What ends dom0 ends the machine.
                 let rare = if vcpu.domid.0 == 0 { 200 } else { 20 };
-                let reason = if self.source.one_in(rare) {
-                    self.source.below(7)
-                } else {
-                    6 + self.source.below(2)
-                };
-                (
-                    SchedOp::SHUTDOWN,
-                    self.put(&SchedShutdown {
-                        reason: ShutdownReason(reason as u32),
-                    }),
-                )
+                let reason = if self.source.one_in(rare) { self.source.below(7) } else { 6 + self.source.below(2) };
+                (SchedOp::SHUTDOWN, self.put(&SchedShutdown { reason: ShutdownReason(reason as u32) }))
             }
         };
         Call::new(HypercallNr::SCHED_OP, [u64::from(op.0), at])
@@ -164,19 +135,11 @@ impl Player<'_> {
                 let at = self.put(table.as_slice());
                 Call::new(HypercallNr::SET_TRAP_TABLE, [at])
             }
-            2 => Call::new(
-                HypercallNr::STACK_SWITCH,
-                [u64::from(FLAT_RING3_SS64), stack_of(vcpu.id)],
-            ),
-            3 => Call::new(
-                HypercallNr::SET_CALLBACKS,
-                [HANDLER, HANDLER + 16, HANDLER + 32],
-            ),
+            2 => Call::new(HypercallNr::STACK_SWITCH, [u64::from(FLAT_RING3_SS64), stack_of(vcpu.id)]),
+            3 => Call::new(HypercallNr::SET_CALLBACKS, [HANDLER, HANDLER + 16, HANDLER + 32]),
             4 => Call::new(HypercallNr::FPU_TASKSWITCH, [self.source.below(2)]),
             5 => {
-                let value =
-                    self.source
-                        .pick(&[0, 1, 0xffff_0ff0, 0x401, va(20), 0x2_0000, 1 << 13]);
+                let value = self.source.pick(&[0, 1, 0xffff_0ff0, 0x401, va(20), 0x2_0000, 1 << 13]);
                 Call::new(HypercallNr::SET_DEBUGREG, [self.small(9), value])
             }
             6 => Call::new(HypercallNr::GET_DEBUGREG, [self.small(9)]),
@@ -192,58 +155,31 @@ impl Player<'_> {
                 ]);
                 Call::new(HypercallNr::UPDATE_DESCRIPTOR, [at, descriptor])
             }
-            9 => Call::new(
-                HypercallNr::VM_ASSIST,
-                [self.small(3), self.source.pick(&[0, 2, 4, 5, 32, 33])],
-            ),
+            9 => Call::new(HypercallNr::VM_ASSIST, [self.small(3), self.source.pick(&[0, 2, 4, 5, 32, 33])]),
             10 => {
-                let base = self
-                    .source
-                    .pick(&[0, 0xe033, 8, 4, 0x7fff_ffff_f000, 1 << 47, va(20)]);
+                let base = self.source.pick(&[0, 0xe033, 8, 4, 0x7fff_ffff_f000, 1 << 47, va(20)]);
                 Call::new(HypercallNr::SET_SEGMENT_BASE, [self.small(5), base])
             }
             11 => {
-                let what = CallbackRegister {
-                    kind: CallbackType(self.small(9) as u16),
-                    flags: 1,
-                    _pad: 0,
-                    address: HANDLER,
-                };
+                let what =
+                    CallbackRegister { kind: CallbackType(self.small(9) as u16), flags: 1, _pad: 0, address: HANDLER };
                 let at = self.put(&what);
-                let op = if self.source.one_in(30) {
-                    self.source.below(3)
-                } else {
-                    0
-                };
+                let op = if self.source.one_in(30) { self.source.below(3) } else { 0 };
                 Call::new(HypercallNr::CALLBACK_OP, [op, at])
             }
-            12 => Call::new(
-                HypercallNr::SET_TIMER_OP,
-                [self
-                    .source
-                    .pick(&[0, arch::time::now() + 1000, 1, u64::MAX])],
-            ),
+            12 => Call::new(HypercallNr::SET_TIMER_OP, [self.source.pick(&[0, arch::time::now() + 1000, 1, u64::MAX])]),
             _ => self.iret(vcpu),
         }
     }
 
     /// A return to user mode, or to somewhere in the kernel.
     pub(super) fn iret(&mut self, vcpu: &Vcpu) -> Call {
-        let to_user = vcpu.user_root.load(core::sync::atomic::Ordering::Relaxed) != u64::MAX
-            && !self.source.one_in(4);
+        let to_user = vcpu.user_root.load(core::sync::atomic::Ordering::Relaxed) != u64::MAX && !self.source.one_in(4);
         let frame = IretContext {
             rax: self.source.below(10),
             flags: self.source.pick(&[0, VGCF_IN_SYSCALL]),
-            rip: if self.source.one_in(20) {
-                self.source.word()
-            } else {
-                HANDLER
-            },
-            cs: if to_user {
-                u64::from(FLAT_RING3_CS64)
-            } else {
-                0xe030
-            },
+            rip: if self.source.one_in(20) { self.source.word() } else { HANDLER },
+            cs: if to_user { u64::from(FLAT_RING3_CS64) } else { 0xe030 },
             rflags: self.source.below(1 << 22),
             rsp: stack_of(vcpu.id),
             ss: u64::from(FLAT_RING3_SS64),

@@ -25,9 +25,7 @@ use crate::create::Config;
 use crate::emulate::io::PortSet;
 use crate::io_rights::{IoRights, message_range};
 use crate::vcpu::Vcpu;
-use crate::{
-    bounce, console, current, dispatch, domain, events, host, machine_map, schedule, timers,
-};
+use crate::{bounce, console, current, dispatch, domain, events, host, machine_map, schedule, timers};
 
 /// Frames of the machine.
 const FRAMES: u64 = 512;
@@ -51,19 +49,11 @@ pub struct World {
 pub fn new_machine(frames: u64, cpus: u16) -> Machine {
     let machine = mm::hosted::boot(frames, usize::from(cpus));
     // Left behind by a test that failed: their frames are another machine's.
-    core::mem::forget((
-        domain::take_all(),
-        schedule::take_all(),
-        host::take_dummy_info(),
-    ));
+    core::mem::forget((domain::take_all(), schedule::take_all(), host::take_dummy_info()));
     timers::forget_all();
     // What was typed on another machine.
     let _ = console::read_input(usize::MAX, |_, _| Ok(()));
-    let ram = E820Entry {
-        addr: 0,
-        size: frames << 12,
-        kind: E820Type::RAM,
-    };
+    let ram = E820Entry { addr: 0, size: frames << 12, kind: E820Type::RAM };
     machine_map::MACHINE_MAP.call_once(|| alloc::vec![ram]);
     let _ = host::dummy_info();
     machine
@@ -80,12 +70,7 @@ pub fn start_cpus(cpus: u16) {
 /// What dom0 may do with devices: everything but the interrupt controllers, which it may look at.
 fn dom0_rights() -> IoRights {
     let ports = PortSet::hardware_domain(Some(0x608)).expect("memory");
-    IoRights::dom0(
-        &[message_range(), 0xfec00..=0xfec00],
-        &[0xfed00..=0xfed00],
-        ports,
-    )
-    .expect("memory")
+    IoRights::dom0(&[message_range(), 0xfec00..=0xfec00], &[0xfed00..=0xfed00], ports).expect("memory")
 }
 
 impl World {
@@ -101,21 +86,12 @@ impl World {
                 privileged: n == 0,
                 vcpus: VCPUS,
                 max_pages: guest::FRAMES as u64 + 8,
-                io: if n == 0 {
-                    dom0_rights()
-                } else {
-                    IoRights::none()
-                },
+                io: if n == 0 { dom0_rights() } else { IoRights::none() },
             };
             Guest::build(config).expect("the machine has memory, and the tables are valid")
         });
         start_cpus(cpus);
-        Self {
-            guests: guests.into(),
-            cpus,
-            end: None,
-            _machine: Some(machine),
-        }
+        Self { guests: guests.into(), cpus, end: None, _machine: Some(machine) }
     }
 
     /// Lets both kernels do what kernels do first: register handlers, start the second vCPU.
@@ -143,37 +119,19 @@ impl World {
 
     fn boot_kernel(&mut self, vcpu: &Vcpu) {
         let args = va(args_of(vcpu.id));
-        let put =
-            |bytes: &[u8]| assert!(guest::write(args, bytes), "the arguments' page is mapped");
+        let put = |bytes: &[u8]| assert!(guest::write(args, bytes), "the arguments' page is mapped");
         put(vcpus::trap_table().as_slice().as_bytes());
-        assert_eq!(
-            self.call(HypercallNr::SET_TRAP_TABLE, [args, 0, 0, 0, 0]),
-            0
-        );
+        assert_eq!(self.call(HypercallNr::SET_TRAP_TABLE, [args, 0, 0, 0, 0]), 0);
         assert_eq!(self.call(HypercallNr::SET_CALLBACKS, [HANDLER; 5]), 0);
         let writable_tables = [0, u64::from(VmAssistType::WRITABLE_PAGETABLES.0), 0, 0, 0];
         assert_eq!(self.call(HypercallNr::VM_ASSIST, writable_tables), 0);
         let root = self.guests[usize::from(vcpu.domid.0)].p2m[TABLES[4]];
-        put(MmuextOp {
-            cmd: MmuextCmd::NEW_USER_BASEPTR,
-            arg1: root.0,
-            ..MmuextOp::default()
-        }
-        .as_bytes());
-        assert_eq!(
-            self.call(
-                HypercallNr::MMUEXT_OP,
-                [args, 1, 0, u64::from(DomId::SELF.0), 0]
-            ),
-            0
-        );
+        put(MmuextOp { cmd: MmuextCmd::NEW_USER_BASEPTR, arg1: root.0, ..MmuextOp::default() }.as_bytes());
+        assert_eq!(self.call(HypercallNr::MMUEXT_OP, [args, 1, 0, u64::from(DomId::SELF.0), 0]), 0);
         let context = vcpus::second_context(&self.guests[usize::from(vcpu.domid.0)]);
         put(context.as_bytes());
         for op in [VcpuOp::INITIALISE, VcpuOp::UP] {
-            assert_eq!(
-                self.call(HypercallNr::VCPU_OP, [u64::from(op.0), 1, args, 0, 0]),
-                0
-            );
+            assert_eq!(self.call(HypercallNr::VCPU_OP, [u64::from(op.0), 1, args, 0, 0]), 0);
         }
     }
 
@@ -219,17 +177,13 @@ impl World {
             }
         }
         let vcpu = current::vcpu().map(|v| (v.domid, v.id, v.runnable()));
-        panic!(
-            "the way back to the guest does not end: {:?} on {vcpu:?}",
-            cpu::take_work()
-        );
+        panic!("the way back to the guest does not end: {:?} on {vcpu:?}", cpu::take_work());
     }
 
     /// Makes the current vCPU's kernel execute one SYSCALL. The registers say afterwards what came of it.
     pub fn syscall(&mut self, vcpu: &Vcpu, number: u64, args: [u64; 5]) {
         entry::with_frame(|regs| {
-            (regs.rax, regs.rip, regs.rcx, regs.vector) =
-                (number, CALL + 2, CALL + 2, entry::VECTOR_SYSCALL);
+            (regs.rax, regs.rip, regs.rcx, regs.vector) = (number, CALL + 2, CALL + 2, entry::VECTOR_SYSCALL);
             [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8] = args;
         });
         self.repeat_syscall(vcpu);
@@ -318,19 +272,11 @@ impl World {
         for guest in &self.guests {
             end::relinquish(&guest.domain);
         }
-        drop((
-            schedule::take_all(),
-            domain::take_all(),
-            host::take_dummy_info(),
-        ));
+        drop((schedule::take_all(), domain::take_all(), host::take_dummy_info()));
         timers::forget_all();
         self.guests.clear();
         let (free, total) = (mm::buddy::free_frames(), mm::buddy::total_frames());
-        assert_eq!(
-            free + 1,
-            total,
-            "every frame but the reserved one has come back"
-        );
+        assert_eq!(free + 1, total, "every frame but the reserved one has come back");
     }
 }
 

@@ -20,11 +20,7 @@ impl Frame {
     #[inline]
     pub fn valid_type(&self) -> PageType {
         let word = self.kind.load(Ordering::Acquire);
-        if word & VALIDATED != 0 && word as u32 != 0 {
-            PageType::of(word)
-        } else {
-            PageType::None
-        }
+        if word & VALIDATED != 0 && word as u32 != 0 { PageType::of(word) } else { PageType::None }
     }
     /// Takes a writable reference.
     #[inline]
@@ -32,15 +28,7 @@ impl Frame {
         let word = self.kind.load(Ordering::Acquire);
         if word & (TYPE | VALIDATED) == WRITABLE | VALIDATED
             && word as u32 != u32::MAX
-            && self
-                .kind
-                .compare_exchange(
-                    word,
-                    word.wrapping_add(1),
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                )
-                .is_ok()
+            && self.kind.compare_exchange(word, word.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed).is_ok()
         {
             return Ok(());
         }
@@ -59,10 +47,7 @@ impl Frame {
     /// Drops a writable reference.
     #[inline]
     pub(crate) fn put_writable(&self) {
-        debug_assert_eq!(
-            PageType::of(self.kind.load(Ordering::Relaxed)),
-            PageType::Writable
-        );
+        debug_assert_eq!(PageType::of(self.kind.load(Ordering::Relaxed)), PageType::Writable);
         self.put_type_simple();
     }
     /// Drops a reference to a type that needs no work at 0 (Writable, SegDesc).
@@ -75,12 +60,7 @@ impl Frame {
                 // After the last use, before others can see the count at 0 (XSA-241).
                 self.stamp.store(arch::tlb::stamp(), Ordering::Release);
             }
-            match self.kind.compare_exchange_weak(
-                word,
-                word - 1,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
+            match self.kind.compare_exchange_weak(word, word - 1, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => word = now,
             }
@@ -96,15 +76,7 @@ impl Frame {
                 let fits = same && word & VALIDATED != 0;
                 let flags = word & NONCOHERENT | if fits { VALIDATED } else { 0 };
                 let stale = !same && word & TYPE != 0;
-                let start = if fits {
-                    Start::Valid
-                } else {
-                    Start::Validate {
-                        from: 0,
-                        resumed: false,
-                        stale,
-                    }
-                };
+                let start = if fits { Start::Valid } else { Start::Validate { from: 0, resumed: false, stale } };
                 (kind.bits() | flags | 1, start)
             } else if !same {
                 return Err(Errno::EINVAL);
@@ -115,14 +87,7 @@ impl Frame {
                 (word + 1, Start::Valid)
             } else if word & PARTIAL != 0 {
                 let from = self.progress.load(Ordering::Relaxed);
-                (
-                    word & !PARTIAL,
-                    Start::Validate {
-                        from,
-                        resumed: true,
-                        stale: false,
-                    },
-                )
+                (word & !PARTIAL, Start::Validate { from, resumed: true, stale: false })
             } else if kind == PageType::Writable {
                 // Another CPU flushes for the change of type; that takes one shootdown.
                 <arch::sync::Relax as spin::RelaxStrategy>::relax();
@@ -132,10 +97,7 @@ impl Frame {
                 // Tables change under the lock that the caller holds: this is an operation on the table itself.
                 return Err(Errno::EBUSY);
             };
-            match self
-                .kind
-                .compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire)
-            {
+            match self.kind.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Ok(start),
                 Err(now) => word = now,
             }
@@ -163,9 +125,7 @@ impl Frame {
             return None;
         }
         let progress = self.progress.load(Ordering::Relaxed);
-        self.kind
-            .compare_exchange(word, word & !PARTIAL, Ordering::AcqRel, Ordering::Relaxed)
-            .ok()?;
+        self.kind.compare_exchange(word, word & !PARTIAL, Ordering::AcqRel, Ordering::Relaxed).ok()?;
         Some((level, progress))
     }
     /// Drops a reference to a valid table. True: it was the last, the frame is ours alone now and must be devalidated.
@@ -173,17 +133,10 @@ impl Frame {
     pub(crate) fn put_table(&self) -> bool {
         let mut word = self.kind.load(Ordering::Acquire);
         loop {
-            debug_assert!(
-                word & VALIDATED != 0 && word as u32 != 0,
-                "{}: put of an invalid table",
-                self.mfn()
-            );
+            debug_assert!(word & VALIDATED != 0 && word as u32 != 0, "{}: put of an invalid table", self.mfn());
             let last = word as u32 == 1;
             let next = if last { word & !VALIDATED } else { word - 1 };
-            match self
-                .kind
-                .compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire)
-            {
+            match self.kind.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return last,
                 Err(now) => word = now,
             }
@@ -196,16 +149,11 @@ impl Frame {
     /// Takes the mark away; returns the level of the table that was pinned.
     pub(crate) fn clear_pinned(&self) -> Option<u8> {
         let word = self.kind.fetch_and(!PINNED, Ordering::AcqRel);
-        if word & PINNED != 0 {
-            PageType::of(word).level()
-        } else {
-            None
-        }
+        if word & PINNED != 0 { PageType::of(word).level() } else { None }
     }
     /// Fixes the type of a frame that the hypervisor shares: one reference that only it drops.
     pub(crate) fn fix_type(&self, kind: PageType) {
-        self.kind
-            .store(kind.bits() | VALIDATED | 1, Ordering::Release);
+        self.kind.store(kind.bits() | VALIDATED | 1, Ordering::Release);
     }
     /// Notes a writable mapping that goes around the caches (XSA-402).
     pub(crate) fn set_noncoherent(&self) {

@@ -31,11 +31,7 @@ fn get_refs(ctx: &PtCtx<'_>, new: u64) -> Result<u64> {
                 frame.put();
                 return Err(Errno::EBUSY);
             }
-            if new & CACHE != 0 {
-                cache_of_ram(frame, new)
-            } else {
-                Ok(new)
-            }
+            if new & CACHE != 0 { cache_of_ram(frame, new) } else { Ok(new) }
         }
         Some(frame) if frame.is_ram() => Err(Errno::EBUSY),
         _ => io_entry(ctx, mfn, new),
@@ -93,12 +89,7 @@ fn write(slot: &AtomicU64, mut old: u64, new: u64, how: Write) {
     if how == Write::Plain {
         return slot.store(new, Ordering::Release);
     }
-    while let Err(now) = slot.compare_exchange_weak(
-        old,
-        new | old & (A | D),
-        Ordering::AcqRel,
-        Ordering::Relaxed,
-    ) {
+    while let Err(now) = slot.compare_exchange_weak(old, new | old & (A | D), Ordering::AcqRel, Ordering::Relaxed) {
         old = now;
     }
 }
@@ -132,13 +123,7 @@ pub(super) fn modify(ctx: &PtCtx<'_>, slot: &AtomicU64, new: u64, how: Write) ->
 
 /// Changes the writability of a mapping of RAM, which keeps its general reference. `None`: not that simple.
 #[inline]
-fn change_rights(
-    ctx: &PtCtx<'_>,
-    slot: &AtomicU64,
-    old: u64,
-    new: u64,
-    how: Write,
-) -> Option<Result<()>> {
+fn change_rights(ctx: &PtCtx<'_>, slot: &AtomicU64, old: u64, new: u64, how: Write) -> Option<Result<()>> {
     let frame = frame::ram(flags::mfn_of(new))?;
     if new & RW == 0 {
         write(slot, old, new, how);
@@ -157,12 +142,7 @@ fn change_rights(
 }
 
 /// Changes an entry if it reads `expected`; returns what it read.
-pub(super) fn compare_exchange(
-    ctx: &PtCtx<'_>,
-    slot: &AtomicU64,
-    expected: u64,
-    new: u64,
-) -> Result<u64> {
+pub(super) fn compare_exchange(ctx: &PtCtx<'_>, slot: &AtomicU64, expected: u64, new: u64) -> Result<u64> {
     let old = slot.load(Ordering::Acquire);
     if old != expected {
         return Ok(old);
@@ -173,11 +153,7 @@ pub(super) fn compare_exchange(
     if new & P != 0 && changed & !FAST_L1 == 0 {
         return Ok(exchange(new).unwrap_or_else(|now| now));
     }
-    let new = if new & P != 0 {
-        get_refs(ctx, new)?
-    } else {
-        new
-    };
+    let new = if new & P != 0 { get_refs(ctx, new)? } else { new };
     match exchange(new) {
         Ok(_) => {
             put_refs(old);

@@ -76,21 +76,14 @@ pub struct PtCtx<'a> {
 
 impl core::fmt::Debug for PtCtx<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("PtCtx")
-            .field("domid", &self.domid())
-            .field("fd", &self.fd)
-            .finish_non_exhaustive()
+        f.debug_struct("PtCtx").field("domid", &self.domid()).field("fd", &self.fd).finish_non_exhaustive()
     }
 }
 
 impl<'a> PtCtx<'a> {
     /// Makes the context in which a domain maps its own frames.
     pub fn own(owner: &'a Account, io: &'a dyn IoPolicy) -> Self {
-        Self {
-            owner,
-            fd: owner.domid(),
-            io,
-        }
+        Self { owner, fd: owner.domid(), io }
     }
     /// Returns the domain whose tables these are.
     #[inline]
@@ -138,10 +131,7 @@ pub struct PageTables {
 impl PageTables {
     /// Nothing owed.
     pub const fn new() -> Self {
-        Self {
-            deferred: None,
-            flush_owed: false,
-        }
+        Self { deferred: None, flush_owed: false }
     }
 
     /// Finishes a teardown that was put off.
@@ -150,11 +140,7 @@ impl PageTables {
     /// `ERESTART`: to be called again.
     #[inline]
     pub fn drain(&mut self, ctx: &PtCtx<'_>) -> Result<()> {
-        if self.deferred.is_none() {
-            Ok(())
-        } else {
-            self.drain_slow(ctx)
-        }
+        if self.deferred.is_none() { Ok(()) } else { self.drain_slow(ctx) }
     }
     #[cold]
     fn drain_slow(&mut self, ctx: &PtCtx<'_>) -> Result<()> {
@@ -189,23 +175,13 @@ impl PageTables {
         self.drain(ctx)?;
         let frame = frame::get(at.mfn()).ok_or(Errno::EINVAL)?;
         // Under the lock a valid table of the domain stays one; anything else needs a reference.
-        if frame.is_valid(PageType::L1)
-            && frame.owner() == ctx.domid()
-            && at.offset().is_multiple_of(8)
-        {
+        if frame.is_valid(PageType::L1) && frame.owner() == ctx.domid() && at.offset().is_multiple_of(8) {
             return l1::modify(ctx, entry(at.mfn(), at.offset() / 8), value, how);
         }
         self.mod_other(ctx, frame, at, value, how)
     }
     #[inline(never)]
-    fn mod_other(
-        &mut self,
-        ctx: &PtCtx<'_>,
-        frame: &'static Frame,
-        at: Maddr,
-        value: u64,
-        how: Write,
-    ) -> Result<()> {
+    fn mod_other(&mut self, ctx: &PtCtx<'_>, frame: &'static Frame, at: Maddr, value: u64, how: Write) -> Result<()> {
         if !at.offset().is_multiple_of(8) || !frame.try_get(ctx.domid()) {
             return Err(Errno::EINVAL);
         }
@@ -244,13 +220,7 @@ impl PageTables {
     ///
     /// # Errors
     /// As [`PageTables::mod_l1`].
-    pub fn cmpxchg_l1(
-        &mut self,
-        ctx: &PtCtx<'_>,
-        at: Maddr,
-        expected: u64,
-        value: u64,
-    ) -> Result<u64> {
+    pub fn cmpxchg_l1(&mut self, ctx: &PtCtx<'_>, at: Maddr, expected: u64, value: u64) -> Result<u64> {
         self.drain(ctx)?;
         l1::compare_exchange(ctx, l1_slot(ctx, at)?, expected, value)
     }
@@ -278,9 +248,7 @@ impl PageTables {
     /// `ERESTART`: to be called again. `EINVAL`: not a pinned frame of the domain's.
     pub fn unpin(&mut self, ctx: &PtCtx<'_>, mfn: Mfn) -> Result<()> {
         self.drain(ctx)?;
-        let frame = frame::ram(mfn)
-            .filter(|f| f.owner() == ctx.domid())
-            .ok_or(Errno::EINVAL)?;
+        let frame = frame::ram(mfn).filter(|f| f.owner() == ctx.domid()).ok_or(Errno::EINVAL)?;
         let level = frame.clear_pinned().ok_or(Errno::EINVAL)?;
         self.put_table(ctx, frame, level);
         Ok(())
@@ -320,9 +288,7 @@ impl PageTables {
     /// # Errors
     /// `EINVAL`: not the domain's frame, in other use, or a bad descriptor.
     pub fn get_segdesc(&mut self, ctx: &PtCtx<'_>, mfn: Mfn) -> Result<crate::refs::SegDescRef> {
-        let frame = frame::ram(mfn)
-            .filter(|f| f.try_get(ctx.domid()))
-            .ok_or(Errno::EINVAL)?;
+        let frame = frame::ram(mfn).filter(|f| f.try_get(ctx.domid())).ok_or(Errno::EINVAL)?;
         let result = match frame.get_type(PageType::SegDesc) {
             Ok(Start::Valid) => Ok(()),
             Ok(Start::Validate { stale, .. }) => {
@@ -350,19 +316,12 @@ impl PageTables {
     ///
     /// # Errors
     /// `EINVAL`: a bad descriptor, not the domain's frame, or a page table.
-    pub fn update_descriptor(
-        &mut self,
-        ctx: &PtCtx<'_>,
-        at: Maddr,
-        mut descriptor: u64,
-    ) -> Result<()> {
+    pub fn update_descriptor(&mut self, ctx: &PtCtx<'_>, at: Maddr, mut descriptor: u64) -> Result<()> {
         self.drain(ctx)?;
         if !at.offset().is_multiple_of(8) || !segdesc::check_descriptor(&mut descriptor) {
             return Err(Errno::EINVAL);
         }
-        let frame = frame::ram(at.mfn())
-            .filter(|f| f.try_get(ctx.domid()))
-            .ok_or(Errno::EINVAL)?;
+        let frame = frame::ram(at.mfn()).filter(|f| f.try_get(ctx.domid())).ok_or(Errno::EINVAL)?;
         let result = if frame.valid_type() == PageType::SegDesc {
             entry(at.mfn(), at.offset() / 8).store(descriptor, Ordering::Release);
             Ok(())
@@ -414,10 +373,7 @@ impl PageTables {
 #[inline]
 fn l1_slot(ctx: &PtCtx<'_>, at: Maddr) -> Result<&'static core::sync::atomic::AtomicU64> {
     let frame = frame::get(at.mfn()).ok_or(Errno::EINVAL)?;
-    if !frame.is_valid(PageType::L1)
-        || frame.owner() != ctx.domid()
-        || !at.offset().is_multiple_of(8)
-    {
+    if !frame.is_valid(PageType::L1) || frame.owner() != ctx.domid() || !at.offset().is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     Ok(entry(at.mfn(), at.offset() / 8))

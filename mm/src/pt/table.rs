@@ -20,10 +20,7 @@ static SLOTS: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
 
 /// Sets what L4 slots 256 to 271 of every guest table hold. The entries never change afterwards.
 pub fn set_hypervisor_slots(entries: &[u64; 16]) {
-    SLOTS
-        .iter()
-        .zip(entries)
-        .for_each(|(slot, value)| slot.store(*value, Ordering::Release));
+    SLOTS.iter().zip(entries).for_each(|(slot, value)| slot.store(*value, Ordering::Release));
 }
 
 /// True when L4 slot `index`, one of the hypervisor's, may hold `value`.
@@ -54,22 +51,11 @@ pub(super) fn set_m2p_slot(root: Mfn, use_as: RootUse) {
 ///
 /// `ERESTART`: no reference is held, the progress is in the frame. Another error: likewise, and what was validated is
 /// undone or its undoing put off.
-pub(super) fn get(
-    pt: &mut PageTables,
-    ctx: &PtCtx<'_>,
-    mfn: Mfn,
-    level: u8,
-) -> Result<&'static Frame> {
-    let frame = frame::get(mfn)
-        .filter(|f| f.try_get(ctx.domid()))
-        .ok_or(Errno::EINVAL)?;
+pub(super) fn get(pt: &mut PageTables, ctx: &PtCtx<'_>, mfn: Mfn, level: u8) -> Result<&'static Frame> {
+    let frame = frame::get(mfn).filter(|f| f.try_get(ctx.domid())).ok_or(Errno::EINVAL)?;
     match frame.get_type(PageType::table(level)) {
         Ok(Start::Valid) => Ok(frame),
-        Ok(Start::Validate {
-            from,
-            resumed,
-            stale,
-        }) => {
+        Ok(Start::Validate { from, resumed, stale }) => {
             prepare(ctx, frame, stale);
             let result = validate(pt, ctx, frame, level, from);
             // The partial state owns a general reference: we came out of one, or went into one, or neither, or both.
@@ -90,13 +76,7 @@ pub(super) fn get(
 }
 
 /// Validates a frame that is ours alone, from entry `from` on. Leaves it valid, partial, or unused.
-fn validate(
-    pt: &mut PageTables,
-    ctx: &PtCtx<'_>,
-    frame: &'static Frame,
-    level: u8,
-    from: u16,
-) -> Result<()> {
+fn validate(pt: &mut PageTables, ctx: &PtCtx<'_>, frame: &'static Frame, level: u8, from: u16) -> Result<()> {
     let mfn = frame.mfn();
     if level == 1 {
         return match l1::promote(ctx, mfn) {
@@ -151,13 +131,7 @@ fn check(new: u64, level: u8) -> Result<u64> {
 }
 
 /// Takes the references of the entries from `progress` on.
-fn promote(
-    pt: &mut PageTables,
-    ctx: &PtCtx<'_>,
-    mfn: Mfn,
-    level: u8,
-    progress: &mut u16,
-) -> Result<()> {
+fn promote(pt: &mut PageTables, ctx: &PtCtx<'_>, mfn: Mfn, level: u8, progress: &mut u16) -> Result<()> {
     while *progress < 512 {
         let index = usize::from(*progress);
         let slot = entry(mfn, index);
@@ -244,9 +218,7 @@ pub(super) fn finish_partial(ctx: &PtCtx<'_>, mfn: Mfn) -> Result<()> {
 
 fn finish_partial_level(ctx: &PtCtx<'_>, mfn: Mfn, level: u8) -> Result<()> {
     match frame::ram(mfn) {
-        Some(frame) if frame.state().page_type == PageType::table(level) => {
-            finish_partial(ctx, mfn)
-        }
+        Some(frame) if frame.state().page_type == PageType::table(level) => finish_partial(ctx, mfn),
         _ => Ok(()),
     }
 }

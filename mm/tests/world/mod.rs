@@ -1,14 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tests of this crate share: a machine, domains, and short names.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test binary uses a part of this"
-)]
-#![allow(
-    clippy::allow_attributes,
-    reason = "whether the line above is needed differs by test binary"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this")]
+#![allow(clippy::allow_attributes, reason = "whether the line above is needed differs by test binary")]
 
 use arch::hosted::Machine;
 use hypercalls::{DomId, Errno, Maddr, Mfn};
@@ -49,31 +42,15 @@ pub struct Domain {
 impl Domain {
     pub fn new(id: u16, frames: u64) -> Self {
         let account = Account::open(DomId(id), frames + 16).expect("new number");
-        let frames = (0..frames)
-            .map(|_| {
-                account
-                    .populate(0, mm::buddy::ANYWHERE)
-                    .expect("enough memory")
-            })
-            .collect();
-        Self {
-            account,
-            tables: PageTables::new(),
-            devices: false,
-            roots: Vec::new(),
-            frames,
-        }
+        let frames = (0..frames).map(|_| account.populate(0, mm::buddy::ANYWHERE).expect("enough memory")).collect();
+        Self { account, tables: PageTables::new(), devices: false, roots: Vec::new(), frames }
     }
     pub fn id(&self) -> DomId {
         self.account.domid()
     }
     fn with<T>(&mut self, fd: DomId, f: impl FnOnce(&mut PageTables, &PtCtx<'_>) -> T) -> T {
         let io: &dyn IoPolicy = if self.devices { &Devices } else { &NoIo };
-        let ctx = PtCtx {
-            owner: &self.account,
-            fd,
-            io,
-        };
+        let ctx = PtCtx { owner: &self.account, fd, io };
         let result = f(&mut self.tables, &ctx);
         self.tables.finish(&ctx);
         result
@@ -82,11 +59,7 @@ impl Domain {
     pub fn once<T>(&mut self, f: impl FnOnce(&mut PageTables, &PtCtx<'_>) -> T) -> T {
         self.with(self.id(), f)
     }
-    pub fn once_foreign<T>(
-        &mut self,
-        fd: DomId,
-        f: impl FnOnce(&mut PageTables, &PtCtx<'_>) -> T,
-    ) -> T {
+    pub fn once_foreign<T>(&mut self, fd: DomId, f: impl FnOnce(&mut PageTables, &PtCtx<'_>) -> T) -> T {
         self.with(fd, f)
     }
     /// As a guest does it: until it is done.
@@ -110,17 +83,9 @@ impl Domain {
     pub fn set(&mut self, table: Mfn, index: usize, value: u64) -> Result<(), Errno> {
         self.until_done(|t, c| t.mod_entry(c, slot(table, index), value, Write::Plain))
     }
-    pub fn set_foreign(
-        &mut self,
-        fd: DomId,
-        table: Mfn,
-        index: usize,
-        value: u64,
-    ) -> Result<(), Errno> {
+    pub fn set_foreign(&mut self, fd: DomId, table: Mfn, index: usize, value: u64) -> Result<(), Errno> {
         loop {
-            match self.with(fd, |t, c| {
-                t.mod_entry(c, slot(table, index), value, Write::Plain)
-            }) {
+            match self.with(fd, |t, c| t.mod_entry(c, slot(table, index), value, Write::Plain)) {
                 Err(Errno::ERESTART) => {}
                 other => return other,
             }
@@ -136,16 +101,14 @@ impl Domain {
         self.once(|t, c| t.put_root(c, root));
     }
     pub fn drain(&mut self) {
-        self.until_done(|t, c| t.drain(c))
-            .expect("draining cannot fail");
+        self.until_done(|t, c| t.drain(c)).expect("draining cannot fail");
     }
     pub fn destroy(&mut self) {
         self.account.begin_dying();
         while let Some(root) = self.roots.pop() {
             self.once(|t, c| t.put_root(c, root));
         }
-        self.until_done(|t, c| t.relinquish(c))
-            .expect("relinquishing cannot fail");
+        self.until_done(|t, c| t.relinquish(c)).expect("relinquishing cannot fail");
     }
     pub fn held(&self) -> impl Iterator<Item = Held> {
         self.roots.iter().map(|r| Held::typed(r.mfn()))
@@ -168,13 +131,8 @@ pub struct World {
 impl World {
     pub fn new(domains: u16, frames_each: u64) -> Self {
         let machine = mm::hosted::boot(512, 4);
-        let domains = (0..domains)
-            .map(|n| Domain::new(n + 1, frames_each))
-            .collect();
-        Self {
-            domains,
-            _machine: machine,
-        }
+        let domains = (0..domains).map(|n| Domain::new(n + 1, frames_each)).collect();
+        Self { domains, _machine: machine }
     }
     /// One domain.
     pub fn one() -> Self {
@@ -187,11 +145,7 @@ impl World {
         self.check_with(&[]);
     }
     pub fn check_with(&self, more: &[Held]) {
-        let held = self
-            .domains
-            .iter()
-            .flat_map(Domain::held)
-            .chain(more.iter().copied());
+        let held = self.domains.iter().flat_map(Domain::held).chain(more.iter().copied());
         invariants::check(held, &|_, _| true).unwrap_or_else(|e| panic!("{e}"));
         invariants::check_tlb().unwrap_or_else(|e| panic!("{e}"));
     }

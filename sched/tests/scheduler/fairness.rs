@@ -15,20 +15,10 @@ fn run_hogs(cpus: u16, weights: &[u32]) -> Vec<u64> {
         machine.set_weight_cap(i as u16, *weight, 0);
     }
     machine.run_until(SECOND);
-    let before: Vec<u64> = (0..weights.len())
-        .map(|i| machine.runtime(i as u32))
-        .collect();
+    let before: Vec<u64> = (0..weights.len()).map(|i| machine.runtime(i as u32)).collect();
     machine.run_until(2 * SECOND);
-    println!(
-        "{cpus} CPUs, {} units: {} decisions",
-        weights.len(),
-        machine.decisions
-    );
-    before
-        .iter()
-        .enumerate()
-        .map(|(i, ran)| machine.runtime(i as u32) - ran)
-        .collect()
+    println!("{cpus} CPUs, {} units: {} decisions", weights.len(), machine.decisions);
+    before.iter().enumerate().map(|(i, ran)| machine.runtime(i as u32) - ran).collect()
 }
 
 /// Checks each unit's share of a second: 2% of its due, or two turns on a CPU.
@@ -38,36 +28,19 @@ fn check_shares(cpus: u16, weights: &[u32]) {
     let busy = u64::from(cpus).min(weights.len() as u64) * SECOND;
     assert_eq!(total, busy, "no CPU idles while units wait");
     let mut worst: f64 = 0.0;
-    for (i, share) in fair_shares(weights, u64::from(cpus))
-        .into_iter()
-        .enumerate()
-    {
+    for (i, share) in fair_shares(weights, u64::from(cpus)).into_iter().enumerate() {
         let due = share * SECOND as f64;
         let off = (ran[i] as f64 - due).abs();
         worst = worst.max(off / due);
         let allowed = (due * 0.02).max(4.0 * MS as f64);
-        assert!(
-            off <= allowed,
-            "unit {i} of weight {}: {} of {due}",
-            weights[i],
-            ran[i]
-        );
+        assert!(off <= allowed, "unit {i} of weight {}: {} of {due}", weights[i], ran[i]);
     }
     println!("  worst: {:.2}%", worst * 100.0);
 }
 
 #[test]
 fn equal_weights_get_equal_shares() {
-    for (cpus, units) in [
-        (1, 2),
-        (1, 7),
-        (2, 3),
-        (8, 9),
-        (8, 12),
-        (8, 30),
-        (128, 129),
-        (128, 200),
-    ] {
+    for (cpus, units) in [(1, 2), (1, 7), (2, 3), (8, 9), (8, 12), (8, 30), (128, 129), (128, 200)] {
         check_shares(cpus, &vec![256; units]);
     }
 }
@@ -77,9 +50,7 @@ fn shares_follow_the_weights() {
     let mut random = Random::for_test("shares_follow_the_weights");
     for (cpus, units) in [(1, 4), (8, 24), (128, 300)] {
         for _ in 0..if cpus == 128 { 1 } else { 5 } {
-            let weights: Vec<u32> = (0..units)
-                .map(|_| random.pick(&[128, 256, 384, 512, 1024]))
-                .collect();
+            let weights: Vec<u32> = (0..units).map(|_| random.pick(&[128, 256, 384, 512, 1024])).collect();
             check_shares(cpus, &weights);
         }
     }
@@ -93,14 +64,7 @@ fn a_unit_with_more_weight_than_one_cpu_has_keeps_one_cpu() {
 
 #[test]
 fn caps_hold() {
-    for (cpus, units, cap) in [
-        (1, 1, 10),
-        (1, 1, 50),
-        (4, 2, 130),
-        (8, 8, 400),
-        (8, 4, 25),
-        (4, 1, 3),
-    ] {
+    for (cpus, units, cap) in [(1, 1, 10), (1, 1, 50), (4, 2, 130), (8, 8, 400), (8, 4, 25), (4, 1, 3)] {
         let mut machine = Machine::new(cpus);
         (0..units).for_each(|id| machine.add(id, 1, Work::Hog, Affinity::ANY));
         // The others want everything.
@@ -136,14 +100,8 @@ fn nobody_starves() {
         let mut machine = Machine::new(cpus);
         for id in 0..u32::from(cpus) * 4 {
             let work = match random.below(3) {
-                0 => Work::Burst {
-                    run: 1 + random.below(3 * MS),
-                    sleep: 1 + random.below(5 * MS),
-                },
-                1 => Work::Burst {
-                    run: 1 + random.below(MS / 10),
-                    sleep: 1 + random.below(MS),
-                },
+                0 => Work::Burst { run: 1 + random.below(3 * MS), sleep: 1 + random.below(5 * MS) },
+                1 => Work::Burst { run: 1 + random.below(MS / 10), sleep: 1 + random.below(MS) },
                 _ => Work::Hog,
             };
             machine.add(id, id as u16, work, Affinity::ANY);
@@ -163,15 +121,7 @@ fn a_unit_that_blocks_a_lot_runs_soon_after_it_wakes() {
     for cpus in [1, 4] {
         let mut machine = Machine::new(cpus);
         (0..u32::from(cpus) * 3).for_each(|id| machine.add(id, 1, Work::Hog, Affinity::ANY));
-        machine.add(
-            99,
-            2,
-            Work::Burst {
-                run: MS / 20,
-                sleep: 3 * MS,
-            },
-            Affinity::ANY,
-        );
+        machine.add(99, 2, Work::Burst { run: MS / 20, sleep: 3 * MS }, Affinity::ANY);
         machine.run_until(SECOND / 10);
         machine.measure();
         machine.run_until(SECOND);
@@ -196,20 +146,9 @@ fn pinned_units_share_their_cpu_and_the_rest_goes_round_them() {
 #[test]
 fn soft_affinity_is_kept_when_there_is_room() {
     let mut machine = Machine::new(4);
-    let like = |cpus: [u16; 2]| Affinity {
-        hard: CpuSet::ALL,
-        soft: cpus.into_iter().map(Cpu).collect(),
-    };
+    let like = |cpus: [u16; 2]| Affinity { hard: CpuSet::ALL, soft: cpus.into_iter().map(Cpu).collect() };
     machine.add(0, 1, Work::Burst { run: MS, sleep: MS }, like([2, 3]));
-    machine.add(
-        1,
-        1,
-        Work::Burst {
-            run: MS,
-            sleep: 2 * MS,
-        },
-        like([2, 3]),
-    );
+    machine.add(1, 1, Work::Burst { run: MS, sleep: 2 * MS }, like([2, 3]));
     for step in 1..200 {
         machine.run_until(step * 5 * MS + step * 1000);
         for cpu in [0, 1] {

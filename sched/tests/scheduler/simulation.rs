@@ -15,9 +15,7 @@ impl Random {
     /// Returns the generator of a test and prints its seed, which `XENITH_SEED` can set.
     pub(crate) fn for_test(name: &str) -> Self {
         let given = std::env::var("XENITH_SEED").ok();
-        let seed = given.map_or(0x5eed, |seed| {
-            seed.parse().expect("XENITH_SEED is a number")
-        });
+        let seed = given.map_or(0x5eed, |seed| seed.parse().expect("XENITH_SEED is a number"));
         println!("{name}: XENITH_SEED={seed}");
         Self(seed)
     }
@@ -121,25 +119,15 @@ impl Machine {
             Work::Hog => u64::MAX,
             Work::Burst { run, .. } => run,
         };
-        let unit = Unit {
-            work,
-            sleep_at,
-            woken: self.now,
-            latency: 0,
-            waits: true,
-            last_ran: self.now,
-            longest_wait: 0,
-        };
+        let unit =
+            Unit { work, sleep_at, woken: self.now, latency: 0, waits: true, last_ran: self.now, longest_wait: 0 };
         self.units.insert(id, unit);
         self.at(self.now, Event::Wake(id));
     }
 
     pub(crate) fn set_weight_cap(&mut self, group: u16, weight: u32, cap: u32) {
-        let set = self
-            .sched
-            .set_weight_cap(self.now, GroupId(group), weight, cap);
-        set.iter()
-            .for_each(|cpu| self.at(self.now, Event::Decide(cpu)));
+        let set = self.sched.set_weight_cap(self.now, GroupId(group), weight, cap);
+        set.iter().for_each(|cpu| self.at(self.now, Event::Decide(cpu)));
     }
 
     pub(crate) fn set_affinity(&mut self, id: u32, affinity: Affinity) {
@@ -244,19 +232,12 @@ impl Machine {
         // Timers that were superseded still fire: they must do no harm.
         if let Some(until) = decision.until {
             assert!(until > self.now, "{cpu:?} would decide for ever at {until}");
-            if self
-                .timers
-                .get(&cpu)
-                .is_none_or(|armed| *armed <= self.now || *armed > until)
-            {
+            if self.timers.get(&cpu).is_none_or(|armed| *armed <= self.now || *armed > until) {
                 self.timers.insert(cpu, until);
                 self.at(until, Event::Decide(cpu));
             }
         }
-        decision
-            .poke
-            .iter()
-            .for_each(|other| self.at(self.now, Event::Decide(other)));
+        decision.poke.iter().for_each(|other| self.at(self.now, Event::Decide(other)));
         self.check(decision.poke, cpu);
     }
 

@@ -9,26 +9,15 @@ const CPUS: u16 = 6;
 const UNITS: u32 = 20;
 
 fn affinity(random: &mut Random) -> Affinity {
-    let mut set = || -> CpuSet {
-        (0..CPUS)
-            .filter(|_| random.below(2) == 0)
-            .map(Cpu)
-            .collect()
-    };
+    let mut set = || -> CpuSet { (0..CPUS).filter(|_| random.below(2) == 0).map(Cpu).collect() };
     let (hard, soft) = (set(), set());
-    Affinity {
-        hard: if hard.is_empty() { CpuSet::ALL } else { hard },
-        soft,
-    }
+    Affinity { hard: if hard.is_empty() { CpuSet::ALL } else { hard }, soft }
 }
 
 fn work(random: &mut Random) -> Work {
     match random.below(2) {
         0 => Work::Hog,
-        _ => Work::Burst {
-            run: 1 + random.below(5 * MS),
-            sleep: 1 + random.below(5 * MS),
-        },
+        _ => Work::Burst { run: 1 + random.below(5 * MS), sleep: 1 + random.below(5 * MS) },
     }
 }
 
@@ -59,10 +48,7 @@ fn check_places(machine: &Machine) {
         match machine.sched.whereabouts(id).unwrap() {
             Place::Blocked => {}
             Place::Queued(cpu) | Place::Parked(cpu, _) => {
-                assert!(
-                    online.contains(cpu) && hard.contains(cpu),
-                    "{id:?} at {cpu:?}"
-                );
+                assert!(online.contains(cpu) && hard.contains(cpu), "{id:?} at {cpu:?}");
                 assert!(
                     machine.sched.current(cpu).is_some()
                         || matches!(machine.sched.whereabouts(id), Some(Place::Parked(..))),

@@ -33,17 +33,9 @@ fn a_second_unit_gives_the_first_a_timer() {
     let mut sched = one_cpu();
     sched.wake(0, A);
     sched.schedule(0, Cpu(0));
-    assert_eq!(
-        sched.wake(MS / 2, B),
-        Some(Cpu(0)),
-        "the CPU has no timer yet"
-    );
+    assert_eq!(sched.wake(MS / 2, B), Some(Cpu(0)), "the CPU has no timer yet");
     let decision = sched.schedule(MS / 2, Cpu(0));
-    assert_eq!(
-        decision.next,
-        Some(A),
-        "it has not run for as long as it may"
-    );
+    assert_eq!(decision.next, Some(A), "it has not run for as long as it may");
     let until = decision.until.expect("somebody waits");
     assert!((MS..=10 * MS).contains(&until));
     assert_eq!(sched.schedule(until, Cpu(0)).next, Some(B));
@@ -85,10 +77,7 @@ fn who_yields_gives_way_once() {
 #[test]
 fn a_unit_without_a_cpu_waits_for_one() {
     let mut sched = one_cpu();
-    let only = |cpu| Affinity {
-        hard: CpuSet::of(Cpu(cpu)),
-        soft: CpuSet::ALL,
-    };
+    let only = |cpu| Affinity { hard: CpuSet::of(Cpu(cpu)), soft: CpuSet::ALL };
     sched.set_affinity(0, A, only(1));
     assert_eq!(sched.wake(0, A), None);
     assert_eq!(sched.whereabouts(A), Some(Place::Stranded));

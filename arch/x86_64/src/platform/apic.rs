@@ -73,9 +73,7 @@ fn read(register: u32) -> u32 {
     match MODE.load(Ordering::Relaxed) {
         2 => msr::read(0x800 + (register >> 4)) as u32,
         // SAFETY: `setup` stored where the registers are mapped; `register` is below 4 KiB.
-        1 => unsafe {
-            ((BASE.load(Ordering::Relaxed) + register as usize) as *const u32).read_volatile()
-        },
+        1 => unsafe { ((BASE.load(Ordering::Relaxed) + register as usize) as *const u32).read_volatile() },
         _ => 0,
     }
 }
@@ -85,9 +83,7 @@ fn write(register: u32, value: u32) {
     match MODE.load(Ordering::Relaxed) {
         2 => msr::write(0x800 + (register >> 4), value.into()),
         // SAFETY: as in `read`.
-        1 => unsafe {
-            ((BASE.load(Ordering::Relaxed) + register as usize) as *mut u32).write_volatile(value)
-        },
+        1 => unsafe { ((BASE.load(Ordering::Relaxed) + register as usize) as *mut u32).write_volatile(value) },
         _ => {}
     }
 }
@@ -104,11 +100,7 @@ pub fn mode() -> Option<Mode> {
 /// Decides the form. MSRs when the firmware has already chosen them, when some CPU's number needs
 /// them, or below another hypervisor, where they cost less and need no interrupt remapping.
 fn choose(has_x2apic: bool, already: bool, highest_id: u32, virtual_machine: bool) -> Mode {
-    if has_x2apic && (already || highest_id >= 0xff || virtual_machine) {
-        Mode::X2Apic
-    } else {
-        Mode::XApic
-    }
+    if has_x2apic && (already || highest_id >= 0xff || virtual_machine) { Mode::X2Apic } else { Mode::XApic }
 }
 
 /// Returns the machine address of the registers, as the CPU has it.
@@ -140,11 +132,7 @@ pub unsafe fn setup(mmio: *mut u8, highest_id: u32) -> Result<Mode, ApicError> {
 /// admitted.
 pub fn init_cpu() {
     let base = msr::read(msr::APIC_BASE) | BASE_ENABLE;
-    let x2apic = if mode() == Some(Mode::X2Apic) {
-        BASE_X2APIC
-    } else {
-        0
-    };
+    let x2apic = if mode() == Some(Mode::X2Apic) { BASE_X2APIC } else { 0 };
     // From "off" to MSRs leads only through "on".
     msr::write(msr::APIC_BASE, base);
     msr::write(msr::APIC_BASE, base | x2apic);

@@ -31,8 +31,7 @@ impl TscScale {
     /// Returns the scale of a frequency; `hz` must not be 0.
     pub fn from_hz(hz: u64) -> Self {
         // The factor has most digits between 2^31 and 2^32.
-        let (mut dividend, mut divisor, mut shift) =
-            (1_000_000_000u128 << 32, u128::from(hz.max(1)), 0i8);
+        let (mut dividend, mut divisor, mut shift) = (1_000_000_000u128 << 32, u128::from(hz.max(1)), 0i8);
         while dividend / divisor > u128::from(u32::MAX) {
             divisor <<= 1;
             shift += 1;
@@ -42,11 +41,7 @@ impl TscScale {
             shift -= 1;
         }
         let mul = dividend / divisor;
-        Self {
-            mul: u32::try_from(mul).unwrap_or(u32::MAX),
-            shift,
-            khz: (hz + 500) / 1000,
-        }
+        Self { mul: u32::try_from(mul).unwrap_or(u32::MAX), shift, khz: (hz + 500) / 1000 }
     }
 
     /// Converts ticks to nanoseconds.
@@ -92,11 +87,7 @@ impl fmt::Display for Calibration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mhz = |hz: u64| (hz / 1_000_000, hz / 1000 % 1000);
         let ((t, tf), (l, lf)) = (mhz(self.tsc_hz), mhz(self.lapic_hz));
-        write!(
-            f,
-            "TSC {t}.{tf:03} MHz, APIC timer {l}.{lf:03} MHz, by {} to {} ppm",
-            self.by, self.error_ppm
-        )
+        write!(f, "TSC {t}.{tf:03} MHz, APIC timer {l}.{lf:03} MHz, by {} to {} ppm", self.by, self.error_ppm)
     }
 }
 
@@ -126,17 +117,9 @@ fn stamp(reference: Reference) -> Stamp {
         let before = tsc();
         let (counted, left) = (reference.read(), apic::timer_count());
         let width = tsc().saturating_sub(before);
-        Stamp {
-            tsc: before + width / 2,
-            width,
-            reference: counted,
-            lapic: u64::from(u32::MAX - left),
-        }
+        Stamp { tsc: before + width / 2, width, reference: counted, lapic: u64::from(u32::MAX - left) }
     };
-    (0..8)
-        .map(|_| one())
-        .min_by_key(|s| s.width)
-        .unwrap_or_else(one)
+    (0..8).map(|_| one()).min_by_key(|s| s.width).unwrap_or_else(one)
 }
 
 /// Takes stamps at regular distances by the reference.
@@ -156,10 +139,7 @@ fn measure(reference: Reference) -> Result<ArrayVec<Stamp, STAMPS>, NoReference>
         let next = stamp(reference);
         total += next.reference.wrapping_sub(last.reference) & mask;
         last = next;
-        stamps.push(Stamp {
-            reference: total,
-            ..next
-        });
+        stamps.push(Stamp { reference: total, ..next });
     }
     Ok(stamps)
 }
@@ -169,28 +149,16 @@ fn evaluate(stamps: &[Stamp], hz: u64, by: &'static str) -> Option<Calibration> 
     let mut best: Option<Calibration> = None;
     for (i, a) in stamps.iter().enumerate() {
         for b in stamps.iter().skip(i + 1) {
-            let (ticks, counted) = (
-                b.tsc.saturating_sub(a.tsc),
-                b.reference.saturating_sub(a.reference),
-            );
+            let (ticks, counted) = (b.tsc.saturating_sub(a.tsc), b.reference.saturating_sub(a.reference));
             if ticks == 0 || counted == 0 {
                 continue;
             }
-            let rate = |n: u64| {
-                ((u128::from(n) * u128::from(hz) + u128::from(counted / 2)) / u128::from(counted))
-                    as u64
-            };
-            let error_ppm = ((a.width + b.width) / 2).saturating_mul(1_000_000) / ticks
-                + 1_000_000 / counted
-                + 1;
+            let rate =
+                |n: u64| ((u128::from(n) * u128::from(hz) + u128::from(counted / 2)) / u128::from(counted)) as u64;
+            let error_ppm = ((a.width + b.width) / 2).saturating_mul(1_000_000) / ticks + 1_000_000 / counted + 1;
             if best.is_none_or(|c| error_ppm < c.error_ppm) {
                 let lapic_hz = rate(b.lapic.saturating_sub(a.lapic));
-                best = Some(Calibration {
-                    tsc_hz: rate(ticks),
-                    lapic_hz,
-                    error_ppm,
-                    by,
-                });
+                best = Some(Calibration { tsc_hz: rate(ticks), lapic_hz, error_ppm, by });
             }
         }
     }
@@ -203,20 +171,15 @@ fn by_cpuid() -> Option<u64> {
         return None;
     }
     let [denominator, numerator, crystal, _] = cpuid(0x15, 0);
-    let hz = u64::from(crystal)
-        .checked_mul(numerator.into())?
-        .checked_div(denominator.into())?;
+    let hz = u64::from(crystal).checked_mul(numerator.into())?.checked_div(denominator.into())?;
     (hz >= 1_000_000).then_some(hz)
 }
 
 /// Measures the TSC and the local APIC timer by the first reference that runs; takes 50 ms. This CPU's
 /// local APIC must be on if its timer is to be measured too.
 pub fn calibrate(platform: &Platform, map: Map) -> Result<Calibration, NoReference> {
-    let references: [&dyn Fn() -> Option<Reference>; 3] = [
-        &|| Reference::pm(platform),
-        &|| Reference::hpet(platform, map),
-        &|| Some(Reference::pit()),
-    ];
+    let references: [&dyn Fn() -> Option<Reference>; 3] =
+        [&|| Reference::pm(platform), &|| Reference::hpet(platform, map), &|| Some(Reference::pit())];
     for reference in references.iter().filter_map(|make| make()) {
         apic::timer_start_silent();
         let stamps = measure(reference);
@@ -227,12 +190,7 @@ pub fn calibrate(platform: &Platform, map: Map) -> Result<Calibration, NoReferen
         }
     }
     let tsc_hz = by_cpuid().ok_or(NoReference)?;
-    Ok(Calibration {
-        tsc_hz,
-        lapic_hz: 0,
-        error_ppm: 1000,
-        by: "CPUID",
-    })
+    Ok(Calibration { tsc_hz, lapic_hz: 0, error_ppm: 1000, by: "CPUID" })
 }
 
 static MUL: AtomicU32 = AtomicU32::new(0);
@@ -280,8 +238,7 @@ pub fn now() -> u64 {
 /// Waits. Before [`start`] it goes by the TSC at an assumed 4 GHz, which is rather too long than too short.
 pub fn delay_ns(ns: u64) {
     let khz = KHZ.load(Ordering::Relaxed);
-    let ticks =
-        (u128::from(ns) * u128::from(if khz == 0 { 4_000_000 } else { khz }) / 1_000_000) as u64;
+    let ticks = (u128::from(ns) * u128::from(if khz == 0 { 4_000_000 } else { khz }) / 1_000_000) as u64;
     let start = tsc();
     while tsc().wrapping_sub(start) < ticks {
         core::hint::spin_loop();
@@ -294,16 +251,9 @@ mod tests {
 
     #[test]
     fn scales() {
-        for hz in [
-            1_000_000u64,
-            24_000_000,
-            999_999_999,
-            1_000_000_000,
-            1_000_000_001,
-            2_596_122_000,
-            5_700_000_000,
-            1 << 40,
-        ] {
+        for hz in
+            [1_000_000u64, 24_000_000, 999_999_999, 1_000_000_000, 1_000_000_001, 2_596_122_000, 5_700_000_000, 1 << 40]
+        {
             let scale = TscScale::from_hz(hz);
             assert!(scale.mul >= 1 << 31, "{hz}: {scale:?}");
             for seconds in [1u64, 3600, 86_400 * 365] {
@@ -311,16 +261,10 @@ mod tests {
                     continue;
                 };
                 let (ns, true_ns) = (scale.ns(ticks), seconds * 1_000_000_000);
-                assert!(
-                    ns.abs_diff(true_ns) <= true_ns / 1_000_000_000 + 2,
-                    "{hz} Hz, {seconds} s: {ns}"
-                );
+                assert!(ns.abs_diff(true_ns) <= true_ns / 1_000_000_000 + 2, "{hz} Hz, {seconds} s: {ns}");
             }
         }
-        assert_eq!(
-            TscScale::from_hz(2_000_000_000).ns(2_000_000_000),
-            1_000_000_000
-        );
+        assert_eq!(TscScale::from_hz(2_000_000_000).ns(2_000_000_000), 1_000_000_000);
         assert_eq!(TscScale::from_hz(2_596_122_400).khz, 2_596_122);
     }
 

@@ -70,18 +70,10 @@ pub unsafe fn init(found: &[IoApicInfo], map: Map) -> u32 {
     for info in found {
         let base = map(info.maddr, 0x20) as usize;
         if base == 0 {
-            log::warn!(
-                "I/O APIC {} at {:#x} cannot be mapped: its interrupts are lost",
-                info.id,
-                info.maddr
-            );
+            log::warn!("I/O APIC {} at {:#x} cannot be mapped: its interrupts are lost", info.id, info.maddr);
             continue;
         }
-        let mut chip = Chip {
-            base,
-            gsi_base: info.gsi_base,
-            lines: 0,
-        };
+        let mut chip = Chip { base, gsi_base: info.gsi_base, lines: 0 };
         let version = chip.read(VERSION);
         if version == u32::MAX {
             log::warn!("I/O APIC {} at {:#x} does not answer", info.id, info.maddr);
@@ -99,10 +91,7 @@ pub unsafe fn init(found: &[IoApicInfo], map: Map) -> u32 {
 
 fn with<T>(gsi: u32, act: impl FnOnce(&Chip, u32) -> T) -> Result<T, NoSuchLine> {
     let chips = CHIPS.lock();
-    let chip = chips.iter().find(|c| {
-        gsi.checked_sub(c.gsi_base)
-            .is_some_and(|line| line < c.lines)
-    });
+    let chip = chips.iter().find(|c| gsi.checked_sub(c.gsi_base).is_some_and(|line| line < c.lines));
     chip.map(|c| act(c, gsi - c.gsi_base)).ok_or(NoSuchLine)
 }
 
@@ -113,12 +102,7 @@ pub fn exists(gsi: u32) -> bool {
 
 /// Returns one more than the highest global interrupt.
 pub fn gsi_end() -> u32 {
-    CHIPS
-        .lock()
-        .iter()
-        .map(|c| c.gsi_base.saturating_add(c.lines))
-        .max()
-        .unwrap_or(0)
+    CHIPS.lock().iter().map(|c| c.gsi_base.saturating_add(c.lines)).max().unwrap_or(0)
 }
 
 fn entry(vector: u8, mode: LineMode, masked: bool) -> u32 {
@@ -129,13 +113,7 @@ fn entry(vector: u8, mode: LineMode, masked: bool) -> u32 {
 }
 
 /// Lets a global interrupt arrive at one CPU as a vector.
-pub fn route(
-    gsi: u32,
-    vector: u8,
-    apic_id: u32,
-    mode: LineMode,
-    masked: bool,
-) -> Result<(), NoSuchLine> {
+pub fn route(gsi: u32, vector: u8, apic_id: u32, mode: LineMode, masked: bool) -> Result<(), NoSuchLine> {
     // Wider numbers need interrupt remapping.
     let destination = u8::try_from(apic_id).map_err(|_| NoSuchLine)?;
     with(gsi, |chip, line| {
@@ -148,16 +126,12 @@ pub fn route(
 
 /// Lets a global interrupt through.
 pub fn unmask(gsi: u32) -> Result<(), NoSuchLine> {
-    with(gsi, |chip, line| {
-        chip.set_low(line, chip.low(line) & !MASKED)
-    })
+    with(gsi, |chip, line| chip.set_low(line, chip.low(line) & !MASKED))
 }
 
 /// Holds a global interrupt back.
 pub fn mask(gsi: u32) -> Result<(), NoSuchLine> {
-    with(gsi, |chip, line| {
-        chip.set_low(line, chip.low(line) | MASKED)
-    })
+    with(gsi, |chip, line| chip.set_low(line, chip.low(line) | MASKED))
 }
 
 /// Holds every interrupt back: on the way to a reset.
@@ -175,10 +149,7 @@ mod tests {
 
     #[test]
     fn entries() {
-        let pci = LineMode {
-            level: true,
-            active_low: true,
-        };
+        let pci = LineMode { level: true, active_low: true };
         assert_eq!(entry(0x31, LineMode::default(), false), 0x31);
         assert_eq!(entry(0x41, pci, true), 0x1_a041);
         assert_eq!(route(3, 0x31, 0, pci, true), Err(NoSuchLine));

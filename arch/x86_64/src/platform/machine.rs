@@ -150,10 +150,7 @@ fn acpi_off() {
     enable_acpi(&power);
     // SAFETY: as above.
     let current = |port: Option<u16>| port.map_or(0, |p| unsafe { port::read16(p) });
-    let words = (
-        sleep_word(current(power.pm1a_control), a),
-        sleep_word(current(power.pm1b_control), b),
-    );
+    let words = (sleep_word(current(power.pm1a_control), a), sleep_word(current(power.pm1b_control), b));
     enter_sleep(&power, words.0, words.1);
     clock::delay_ns(500 * MS);
 }

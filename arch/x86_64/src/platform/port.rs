@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Port I/O.
-#![expect(
-    unsafe_code,
-    reason = "port I/O reaches devices, and devices reach memory"
-)]
+#![expect(unsafe_code, reason = "port I/O reaches devices, and devices reach memory")]
 
 use x86_64::instructions::port::Port;
 

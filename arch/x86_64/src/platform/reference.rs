@@ -31,10 +31,7 @@ unsafe fn read32(address: usize) -> u32 {
 impl Reference {
     /// The timer of the ACPI tables.
     pub(super) fn pm(platform: &Platform) -> Option<Self> {
-        platform.pm_timer.map(|t| Self::Pm {
-            port: t.port,
-            bits: t.bits,
-        })
+        platform.pm_timer.map(|t| Self::Pm { port: t.port, bits: t.bits })
     }
 
     /// The HPET of the ACPI tables, started.
@@ -52,10 +49,7 @@ impl Reference {
         };
         // The specification bounds the period to 100 ns.
         let sane = capabilities != u32::MAX && (1_000..=100_000_000).contains(&period);
-        sane.then(|| Self::Hpet {
-            base,
-            hz: 1_000_000_000_000_000 / u64::from(period),
-        })
+        sane.then(|| Self::Hpet { base, hz: 1_000_000_000_000_000 / u64::from(period) })
     }
 
     /// The legacy timer's channel 2, started with the speaker off.

@@ -47,11 +47,7 @@ impl Raw {
         let (second, minute) = (number(self.second)?, number(self.minute)?);
         let (day, month, short) = (number(self.day)?, number(self.month)?, number(self.year)?);
         let guess = if short < 70 { 20 } else { 19 };
-        let century = self
-            .century
-            .and_then(number)
-            .filter(|c| (19..=29).contains(c))
-            .unwrap_or(guess);
+        let century = self.century.and_then(number).filter(|c| (19..=29).contains(c)).unwrap_or(guess);
         let year = century * 100 + short;
         // A leap second may show.
         let sane = second <= 60 && minute < 60 && hour < 24 && short < 100 && year >= 1970;
@@ -63,20 +59,7 @@ impl Raw {
 /// Returns the days from the start of 1970 to a date; None when there is no such date.
 fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let lengths = [
-        31,
-        if leap { 29 } else { 28 },
-        31,
-        30,
-        31,
-        30,
-        31,
-        31,
-        30,
-        31,
-        30,
-        31,
-    ];
+    let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let index = usize::try_from(month).ok()?.checked_sub(1)?;
     if !(1..=*lengths.get(index)?).contains(&day) {
         return None;
@@ -134,69 +117,31 @@ pub fn read(century: u8) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn raw(
-        h: u8,
-        m: u8,
-        s: u8,
-        (y, mo, d): (u8, u8, u8),
-        century: Option<u8>,
-        status_b: u8,
-    ) -> Option<u64> {
-        Raw {
-            second: s,
-            minute: m,
-            hour: h,
-            day: d,
-            month: mo,
-            year: y,
-            century,
-            status_b,
-        }
-        .seconds()
+    fn raw(h: u8, m: u8, s: u8, (y, mo, d): (u8, u8, u8), century: Option<u8>, status_b: u8) -> Option<u64> {
+        Raw { second: s, minute: m, hour: h, day: d, month: mo, year: y, century, status_b }.seconds()
     }
 
     #[test]
     fn forms() {
         // 2024-02-29 23:59:58 UTC.
         let expect = Some(1_709_251_198);
-        assert_eq!(
-            raw(0x23, 0x59, 0x58, (0x24, 0x02, 0x29), Some(0x20), HOURS_24),
-            expect
-        );
-        assert_eq!(
-            raw(23, 59, 58, (24, 2, 29), Some(20), HOURS_24 | BINARY),
-            expect
-        );
-        assert_eq!(
-            raw(0x11 | PM, 0x59, 0x58, (0x24, 0x02, 0x29), None, 0),
-            expect
-        );
+        assert_eq!(raw(0x23, 0x59, 0x58, (0x24, 0x02, 0x29), Some(0x20), HOURS_24), expect);
+        assert_eq!(raw(23, 59, 58, (24, 2, 29), Some(20), HOURS_24 | BINARY), expect);
+        assert_eq!(raw(0x11 | PM, 0x59, 0x58, (0x24, 0x02, 0x29), None, 0), expect);
         assert_eq!(raw(11 | PM, 59, 58, (24, 2, 29), None, BINARY), expect);
         // Noon and midnight on a clock of twelve hours.
         let noon = 1_709_251_200 - 43_200;
-        assert_eq!(
-            raw(0x12 | PM, 0, 0, (0x24, 0x02, 0x29), None, 0),
-            Some(noon)
-        );
-        assert_eq!(
-            raw(0x12, 0, 0, (0x24, 0x03, 0x01), None, 0),
-            Some(1_709_251_200)
-        );
+        assert_eq!(raw(0x12 | PM, 0, 0, (0x24, 0x02, 0x29), None, 0), Some(noon));
+        assert_eq!(raw(0x12, 0, 0, (0x24, 0x03, 0x01), None, 0), Some(1_709_251_200));
         // Without a century, and with a century register that holds something else.
         assert_eq!(raw(0, 0, 0, (0x70, 1, 1), None, HOURS_24), Some(0));
         assert_eq!(raw(0, 0, 0, (0x70, 1, 1), Some(0xff), HOURS_24), Some(0));
-        assert_eq!(
-            raw(0, 0, 0, (0, 1, 1), Some(0x21), HOURS_24),
-            Some(4_102_444_800)
-        );
+        assert_eq!(raw(0, 0, 0, (0, 1, 1), Some(0x21), HOURS_24), Some(4_102_444_800));
     }
 
     #[test]
     fn nonsense() {
-        assert_eq!(
-            raw(0xff, 0xff, 0xff, (0xff, 0xff, 0xff), Some(0xff), 0xff),
-            None
-        );
+        assert_eq!(raw(0xff, 0xff, 0xff, (0xff, 0xff, 0xff), Some(0xff), 0xff), None);
         assert_eq!(raw(0, 0, 0, (0x23, 0x02, 0x29), None, HOURS_24), None);
         assert_eq!(raw(0, 0, 0, (0x23, 0x13, 0x01), None, HOURS_24), None);
         assert_eq!(raw(0, 0, 0, (0x23, 0x00, 0x01), None, HOURS_24), None);

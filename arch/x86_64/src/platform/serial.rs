@@ -51,14 +51,7 @@ pub struct Params {
 
 impl Default for Params {
     fn default() -> Self {
-        Self {
-            base: 0x3f8,
-            baud: None,
-            data_bits: 8,
-            parity: Parity::None,
-            stop_bits: 1,
-            clock_hz: 1_843_200,
-        }
+        Self { base: 0x3f8, baud: None, data_bits: 8, parity: Parity::None, stop_bits: 1, clock_hz: 1_843_200 }
     }
 }
 
@@ -79,13 +72,8 @@ impl fmt::Display for SerialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadPort(base) => write!(f, "serial: no UART can be at port {base:#x}"),
-            Self::BadBaud(baud) => write!(
-                f,
-                "serial: {baud} baud cannot be had, 115200 divided by a whole number can"
-            ),
-            Self::BadFormat => {
-                f.write_str("serial: 5 to 8 data bits and 1 or 2 stop bits are possible")
-            }
+            Self::BadBaud(baud) => write!(f, "serial: {baud} baud cannot be had, 115200 divided by a whole number can"),
+            Self::BadFormat => f.write_str("serial: 5 to 8 data bits and 1 or 2 stop bits are possible"),
             Self::Absent(base) => write!(f, "serial: no UART answers at port {base:#x}"),
         }
     }
@@ -109,8 +97,7 @@ fn firmware_baud(params: &Params) -> Option<u32> {
     let divisor = unsafe {
         let line = port::read8(params.base + 3);
         port::write8(params.base + 3, line | 0x80);
-        let divisor =
-            u32::from(port::read8(params.base)) | u32::from(port::read8(params.base + 1)) << 8;
+        let divisor = u32::from(port::read8(params.base)) | u32::from(port::read8(params.base + 1)) << 8;
         port::write8(params.base + 3, line & 0x7f);
         divisor
     };
@@ -174,17 +161,12 @@ pub unsafe fn init(params: &Params) -> Result<(), SerialError> {
         return Err(SerialError::BadPort(params.base));
     }
     // SAFETY: the caller's promise.
-    let mut uart =
-        unsafe { Uart::new_port(params.base) }.map_err(|_| SerialError::BadPort(params.base))?;
+    let mut uart = unsafe { Uart::new_port(params.base) }.map_err(|_| SerialError::BadPort(params.base))?;
     if !uart.check_present() {
         return Err(SerialError::Absent(params.base));
     }
-    let baud = params
-        .baud
-        .or_else(|| firmware_baud(params))
-        .unwrap_or(115_200);
-    uart.init(config(params, baud)?)
-        .map_err(|_| SerialError::Absent(params.base))?;
+    let baud = params.baud.or_else(|| firmware_baud(params)).unwrap_or(115_200);
+    uart.init(config(params, baud)?).map_err(|_| SerialError::Absent(params.base))?;
     STUCK.store(false, Ordering::Relaxed);
     *UART.lock() = Some(uart);
     Ok(())
@@ -271,16 +253,12 @@ pub unsafe fn seize() {
 
 /// Takes what has been received; never waits. Returns how many bytes there were.
 pub fn read(buffer: &mut [u8]) -> usize {
-    UART.lock()
-        .as_mut()
-        .map_or(0, |uart| uart.receive_bytes(buffer))
+    UART.lock().as_mut().map_or(0, |uart| uart.receive_bytes(buffer))
 }
 
 /// True when a byte can be read.
 pub fn poll() -> bool {
-    UART.lock()
-        .as_mut()
-        .is_some_and(|uart| uart.ready_to_receive().is_ok())
+    UART.lock().as_mut().is_some_and(|uart| uart.ready_to_receive().is_ok())
 }
 
 /// Turns the interrupt for received bytes on or off.
@@ -330,25 +308,7 @@ mod tests {
         assert_eq!(config(&params, 0), Err(SerialError::BadBaud(0)));
         assert_eq!(config(&params, 115_201), Err(SerialError::BadBaud(115_201)));
         assert_eq!(config(&params, 1), Err(SerialError::BadBaud(1)));
-        assert_eq!(
-            config(
-                &Params {
-                    data_bits: 9,
-                    ..params
-                },
-                9600
-            ),
-            Err(SerialError::BadFormat)
-        );
-        assert_eq!(
-            config(
-                &Params {
-                    stop_bits: 3,
-                    ..params
-                },
-                9600
-            ),
-            Err(SerialError::BadFormat)
-        );
+        assert_eq!(config(&Params { data_bits: 9, ..params }, 9600), Err(SerialError::BadFormat));
+        assert_eq!(config(&Params { stop_bits: 3, ..params }, 9600), Err(SerialError::BadFormat));
     }
 }

@@ -29,11 +29,7 @@ fn wait(ns: u64, alive: &mut impl FnMut() -> bool) -> bool {
 /// Starts one CPU at a trampoline in a page below 1 MiB. `alive` tells whether it has come up.
 ///
 /// The time after a reset that old CPUs need is given only when a quick try has failed.
-pub fn start(
-    apic_id: u32,
-    trampoline: u64,
-    mut alive: impl FnMut() -> bool,
-) -> Result<(), NoAnswer> {
+pub fn start(apic_id: u32, trampoline: u64, mut alive: impl FnMut() -> bool) -> Result<(), NoAnswer> {
     let page = u8::try_from(trampoline >> 12).map_err(|_| NoAnswer)?;
     for (after_reset, patience) in [(200 * US, 100 * MS), (10 * MS, 1_000 * MS)] {
         apic::take_errors();
@@ -49,10 +45,7 @@ pub fn start(
             return Ok(());
         }
     }
-    log::warn!(
-        "CPU with APIC number {apic_id} does not answer; APIC errors {:#x}",
-        apic::take_errors()
-    );
+    log::warn!("CPU with APIC number {apic_id} does not answer; APIC errors {:#x}", apic::take_errors());
     Err(NoAnswer)
 }
 

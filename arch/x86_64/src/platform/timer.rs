@@ -29,11 +29,7 @@ pub struct NoTimer;
 /// theirs in [`apic::init_cpu`]. Returns true when it is the TSC itself.
 pub fn setup(found: &Calibration) -> Result<bool, NoTimer> {
     let deadline = apic::has_tsc_deadline();
-    let hz = if deadline {
-        found.tsc_hz
-    } else {
-        found.lapic_hz
-    };
+    let hz = if deadline { found.tsc_hz } else { found.lapic_hz };
     if hz == 0 {
         return Err(NoTimer);
     }
@@ -98,10 +94,7 @@ mod tests {
             for ns in [1u64, 999, 1_000_000, 3_999_999_999] {
                 let exact = (u128::from(ns) * u128::from(hz)).div_ceil(1_000_000_000) as u64;
                 let got = ticks(1_000 + ns, 1_000, rate);
-                assert!(
-                    (exact..=exact + 2).contains(&got),
-                    "{hz} Hz {ns} ns: {got} for {exact}"
-                );
+                assert!((exact..=exact + 2).contains(&got), "{hz} Hz {ns} ns: {got} for {exact}");
             }
         }
     }

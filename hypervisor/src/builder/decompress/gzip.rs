@@ -44,9 +44,7 @@ enum State {
 
 impl fmt::Debug for Decoder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gzip")
-            .field("left", &self.input.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Gzip").field("left", &self.input.len()).finish_non_exhaustive()
     }
 }
 
@@ -83,8 +81,7 @@ impl<'a> Decoder<'a> {
         if self.head == RING {
             self.head = 0;
         }
-        let (status, used, made) =
-            decompress(&mut self.inflate, self.input, &mut self.ring, self.head, 0);
+        let (status, used, made) = decompress(&mut self.inflate, self.input, &mut self.ring, self.head, 0);
         self.input = self.input.get(used..).unwrap_or_default();
         self.ready = self.head..self.head + made;
         self.head += made;
@@ -109,10 +106,7 @@ impl<'a> Decoder<'a> {
             return Err(ImageError::Corrupt(Format::Gzip, "the check sum is wrong"));
         }
         if (trailer >> 32) as u32 != self.size {
-            return Err(ImageError::Corrupt(
-                Format::Gzip,
-                "the size in the trailer is wrong",
-            ));
+            return Err(ImageError::Corrupt(Format::Gzip, "the size in the trailer is wrong"));
         }
         self.state = State::Done;
         Ok(())
@@ -123,22 +117,14 @@ fn skip_header(bytes: &[u8]) -> Result<&[u8], ImageError> {
     let (fixed, mut rest) = bytes.split_first_chunk::<10>().ok_or(HEADER)?;
     let flags = fixed[3];
     if fixed[2] != 8 {
-        return Err(ImageError::Beyond(
-            Format::Gzip,
-            "the method is not deflate",
-        ));
+        return Err(ImageError::Beyond(Format::Gzip, "the method is not deflate"));
     }
     if flags & RESERVED != 0 {
-        return Err(ImageError::Corrupt(
-            Format::Gzip,
-            "reserved header flags are set",
-        ));
+        return Err(ImageError::Corrupt(Format::Gzip, "reserved header flags are set"));
     }
     if flags & FEXTRA != 0 {
         let (len, more) = rest.split_first_chunk::<2>().ok_or(HEADER)?;
-        rest = more
-            .get(usize::from(u16::from_le_bytes(*len))..)
-            .ok_or(HEADER)?;
+        rest = more.get(usize::from(u16::from_le_bytes(*len))..).ok_or(HEADER)?;
     }
     for flag in [FNAME, FCOMMENT] {
         if flags & flag != 0 {

@@ -76,16 +76,9 @@ impl<'a> Stream<'a> {
             Format::Elf => Decoder::Plain(payload.bytes),
             Format::Xz => Decoder::Xz(Box::new(xz::Decoder::new(payload.bytes))),
             Format::Gzip => Decoder::Gzip(Box::new(gzip::Decoder::new(payload.bytes)?)),
-            Format::Zstd => Decoder::Zstd(Box::new(zstd::Decoder::new(
-                payload.bytes,
-                payload.unpacked,
-            )?)),
+            Format::Zstd => Decoder::Zstd(Box::new(zstd::Decoder::new(payload.bytes, payload.unpacked)?)),
         };
-        Ok(Self {
-            decoder,
-            expected: payload.unpacked,
-            produced: 0,
-        })
+        Ok(Self { decoder, expected: payload.unpacked, produced: 0 })
     }
 
     /// Fills the start of `buf` with the next bytes; 0 means the end, all checks passed (`buf` must not be empty).
@@ -110,10 +103,7 @@ impl<'a> Stream<'a> {
         }
         match self.expected {
             Some(expected) if self.produced > expected || (n == 0 && self.produced != expected) => {
-                Err(ImageError::WrongSize {
-                    expected,
-                    found: self.produced,
-                })
+                Err(ImageError::WrongSize { expected, found: self.produced })
             }
             _ => Ok(n),
         }
@@ -136,9 +126,5 @@ fn probe(blocks: [u64; 3]) -> Result<(), ImageError> {
         core::hint::black_box(buffer.as_ptr());
         (done, buffer)
     });
-    if held.iter().all(|(done, _)| *done) {
-        Ok(())
-    } else {
-        Err(ImageError::OutOfMemory { bytes })
-    }
+    if held.iter().all(|(done, _)| *done) { Ok(()) } else { Err(ImageError::OutOfMemory { bytes }) }
 }

@@ -34,15 +34,13 @@ impl<'a> Decoder<'a> {
     pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize, ImageError> {
         self.0.read(buf).map_err(|error| match error {
             Error::Eof => ImageError::Truncated("the XZ data"),
-            Error::OutOfMemory(_) => ImageError::Beyond(
-                Format::Xz,
-                "a block needs more memory than the first, or than there is",
-            ),
+            Error::OutOfMemory(_) => {
+                ImageError::Beyond(Format::Xz, "a block needs more memory than the first, or than there is")
+            }
             Error::Unsupported(what) => ImageError::Beyond(Format::Xz, what),
-            Error::InvalidData(what)
-            | Error::InvalidInput(what)
-            | Error::Other(what)
-            | Error::WriteZero(what) => ImageError::Corrupt(Format::Xz, what),
+            Error::InvalidData(what) | Error::InvalidInput(what) | Error::Other(what) | Error::WriteZero(what) => {
+                ImageError::Corrupt(Format::Xz, what)
+            }
             Error::Interrupted => ImageError::Corrupt(Format::Xz, "interrupted"),
         })
     }
@@ -71,10 +69,7 @@ pub(super) fn dictionary(bytes: &[u8]) -> Result<u64, ImageError> {
         }
         rest = rest.get(len..).ok_or(DAMAGED)?;
     }
-    Err(ImageError::Beyond(
-        Format::Xz,
-        "a filter chain without LZMA2",
-    ))
+    Err(ImageError::Beyond(Format::Xz, "a filter chain without LZMA2"))
 }
 
 const DAMAGED: ImageError = ImageError::Corrupt(Format::Xz, "a damaged block header");
@@ -88,11 +83,7 @@ fn dictionary_size(code: u8) -> Result<u64, ImageError> {
     };
     let max = super::MAX_WINDOW;
     if bytes > max {
-        return Err(ImageError::WindowTooLarge {
-            format: Format::Xz,
-            bytes,
-            max,
-        });
+        return Err(ImageError::WindowTooLarge { format: Format::Xz, bytes, max });
     }
     Ok(bytes)
 }

@@ -58,9 +58,7 @@ pub(super) struct Decoder<'a> {
 
 impl fmt::Debug for Decoder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Zstd")
-            .field("produced", &self.produced)
-            .finish_non_exhaustive()
+        f.debug_struct("Zstd").field("produced", &self.produced).finish_non_exhaustive()
     }
 }
 
@@ -79,23 +77,13 @@ impl<'a> Decoder<'a> {
             header[4] = 4;
         }
         let rest = bytes.get(frame.len..).unwrap_or_default();
-        let mut source = Source {
-            header,
-            given: 0,
-            rest,
-        };
+        let mut source = Source { header, given: 0, rest };
         let mut frames = FrameDecoder::new();
         frames.set_max_window_size(window);
         // The first time it makes the tables; only the second time it reserves the whole window at once instead of growing.
         frames.init(&header[..]).map_err(|error| explain(&error))?;
         frames.init(&mut source).map_err(|error| explain(&error))?;
-        Ok(Self {
-            frames,
-            source,
-            content: frame.content,
-            has_checksum: frame.has_checksum,
-            produced: 0,
-        })
+        Ok(Self { frames, source, content: frame.content, has_checksum: frame.has_checksum, produced: 0 })
     }
 
     pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize, ImageError> {
@@ -110,24 +98,16 @@ impl<'a> Decoder<'a> {
                 .decode_blocks(&mut self.source, BlockDecodingStrategy::UptoBlocks(1))
                 .map_err(|error| explain(&error))?;
         }
-        let n = self
-            .frames
-            .read(buf)
-            .map_err(|_| ImageError::Corrupt(Format::Zstd, "the window cannot be read"))?;
+        let n = self.frames.read(buf).map_err(|_| ImageError::Corrupt(Format::Zstd, "the window cannot be read"))?;
         self.produced += n as u64;
         Ok(n)
     }
 
     fn check_end(&self) -> Result<usize, ImageError> {
         if self.content.is_some_and(|content| content != self.produced) {
-            return Err(ImageError::Corrupt(
-                Format::Zstd,
-                "the content size is wrong",
-            ));
+            return Err(ImageError::Corrupt(Format::Zstd, "the content size is wrong"));
         }
-        if self.has_checksum
-            && self.frames.get_checksum_from_data() != self.frames.get_calculated_checksum()
-        {
+        if self.has_checksum && self.frames.get_checksum_from_data() != self.frames.get_calculated_checksum() {
             return Err(ImageError::Corrupt(Format::Zstd, "the check sum is wrong"));
         }
         Ok(0)
@@ -160,20 +140,13 @@ fn window_for(frame: &Frame, unpacked: Option<u64>) -> Result<(u8, u64), ImageEr
         .map(|code| (code, (8 + u64::from(code & 7)) << (code / 8 + 7)))
         .find(|(_, bytes)| *bytes >= wanted)
         .filter(|(_, bytes)| *bytes <= max)
-        .ok_or(ImageError::WindowTooLarge {
-            format: Format::Zstd,
-            bytes: wanted,
-            max,
-        })
+        .ok_or(ImageError::WindowTooLarge { format: Format::Zstd, bytes: wanted, max })
 }
 
 fn read_header(bytes: &[u8]) -> Result<Frame, ImageError> {
     let descriptor = *bytes.get(4).ok_or(HEADER)?;
     if descriptor & 8 != 0 {
-        return Err(ImageError::Corrupt(
-            Format::Zstd,
-            "a reserved header bit is set",
-        ));
+        return Err(ImageError::Corrupt(Format::Zstd, "a reserved header bit is set"));
     }
     if descriptor & 3 != 0 {
         return Err(ImageError::Beyond(Format::Zstd, "it needs a dictionary"));
@@ -195,12 +168,7 @@ fn read_header(bytes: &[u8]) -> Result<Frame, ImageError> {
     if let (true, Some(content)) = (single_segment, content) {
         window = content;
     }
-    Ok(Frame {
-        window,
-        content,
-        has_checksum: descriptor & 4 != 0,
-        len: at + field,
-    })
+    Ok(Frame { window, content, has_checksum: descriptor & 4 != 0, len: at + field })
 }
 
 /// Decodes a content size field of 0, 1, 2, 4 or 8 bytes.

@@ -36,11 +36,7 @@ pub(super) const fn span_shift(level: u8) -> u32 {
 impl Tables {
     /// Lays out the tables for `start..=last` from `pfn` on.
     pub(super) fn new(start: u64, last: u64, pfn: u64) -> Self {
-        let mut runs = [Run {
-            first: 0,
-            count: 0,
-            pfn: 0,
-        }; 3];
+        let mut runs = [Run { first: 0, count: 0, pfn: 0 }; 3];
         let mut pfn = pfn;
         for level in [3u8, 2, 1] {
             let first = start >> span_shift(level);
@@ -104,17 +100,9 @@ pub enum Entry {
 impl Layout {
     /// Returns all tables to build, the L4 first, and each before those below it.
     pub fn tables(&self) -> impl Iterator<Item = Table> + '_ {
-        let top = Table {
-            level: 4,
-            pfn: self.page_tables.pfn,
-            va: 0,
-            mapping: Mapping::Boot,
-        };
+        let top = Table { level: 4, pfn: self.page_tables.pfn, va: 0, mapping: Mapping::Boot };
         let boot = tables_of(&self.boot_tables, Mapping::Boot);
-        let p2m = self
-            .p2m_tables
-            .iter()
-            .flat_map(|tables| tables_of(tables, Mapping::P2m));
+        let p2m = self.p2m_tables.iter().flat_map(|tables| tables_of(tables, Mapping::P2m));
         core::iter::once(top).chain(boot).chain(p2m)
     }
 
@@ -127,32 +115,19 @@ impl Layout {
         }
         let last = va | ((1 << shift) - 1);
         let mapped = |tables: &&Tables| va <= tables.last && last >= tables.start;
-        let boot = Some(&self.boot_tables)
-            .filter(|_| table.level == 4 || table.mapping == Mapping::Boot)
-            .filter(mapped);
-        let p2m = self
-            .p2m_tables
-            .as_ref()
-            .filter(|_| table.level == 4 || table.mapping == Mapping::P2m)
-            .filter(mapped);
+        let boot =
+            Some(&self.boot_tables).filter(|_| table.level == 4 || table.mapping == Mapping::Boot).filter(mapped);
+        let p2m = self.p2m_tables.as_ref().filter(|_| table.level == 4 || table.mapping == Mapping::P2m).filter(mapped);
         if table.level > 1 {
-            let below = boot
-                .or(p2m)
-                .and_then(|tables| tables.covering(table.level - 1, va));
+            let below = boot.or(p2m).and_then(|tables| tables.covering(table.level - 1, va));
             return below.map_or(Entry::Empty, Entry::Table);
         }
         match (boot, p2m) {
             (Some(_), _) => {
                 let pfn = Pfn((va - self.boot.va) / PAGE);
-                Entry::Page {
-                    pfn,
-                    writable: !self.page_tables.contains(pfn),
-                }
+                Entry::Page { pfn, writable: !self.page_tables.contains(pfn) }
             }
-            (_, Some(_)) => Entry::Page {
-                pfn: Pfn(self.p2m.pfn.0 + (va - self.p2m.va) / PAGE),
-                writable: true,
-            },
+            (_, Some(_)) => Entry::Page { pfn: Pfn(self.p2m.pfn.0 + (va - self.p2m.va) / PAGE), writable: true },
             _ => Entry::Empty,
         }
     }

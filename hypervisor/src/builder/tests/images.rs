@@ -25,17 +25,10 @@ fn every_packing_gives_the_kernel_back() {
         let Some(packed) = pack(command, &kernel) else {
             continue;
         };
-        assert_eq!(
-            unpack(&find(&packed).expect("packed")).expect("good"),
-            kernel,
-            "{command:?}"
-        );
+        assert_eq!(unpack(&find(&packed).expect("packed")).expect("good"), kernel, "{command:?}");
     }
     let module = bzimage(&kernel, 4, 0x208);
-    assert_eq!(
-        unpack(&find(&module).expect("plain")).expect("plain"),
-        kernel
-    );
+    assert_eq!(unpack(&find(&module).expect("plain")).expect("plain"), kernel);
     assert_eq!(find(&kernel).expect("plain").format, Format::Elf);
 }
 
@@ -70,24 +63,15 @@ fn containers_are_refused_by_name() {
     }
     assert_eq!(fails(b""), ImageError::Truncated("its first four bytes"));
     assert!(matches!(fails(b"hello, world"), ImageError::NotAKernel(_)));
-    assert!(matches!(
-        fails(&bzimage(b"hello, world", 4, 0x20f)),
-        ImageError::UnknownCompression(_)
-    ));
-    assert_eq!(
-        fails(&bzimage(b"hello, world", 4, 0x207)),
-        ImageError::OldBootProtocol(0x207)
-    );
+    assert!(matches!(fails(&bzimage(b"hello, world", 4, 0x20f)), ImageError::UnknownCompression(_)));
+    assert_eq!(fails(&bzimage(b"hello, world", 4, 0x207)), ImageError::OldBootProtocol(0x207));
     assert!(format!("{}", fails(&bzimage(b"hello, world", 4, 0x207))).contains("2.07"));
     let mut far = bzimage(b"\x7fELF", 4, 0x20f);
     far[0x24b] = 0xff;
     assert_eq!(fails(&far), ImageError::Truncated("the kernel's payload"));
     far[0x24b..0x250].fill(0xff);
     assert_eq!(fails(&far), ImageError::Truncated("the kernel's payload"));
-    assert!(matches!(
-        fails(&bzimage(b"", 4, 0x20f)),
-        ImageError::Truncated(_)
-    ));
+    assert!(matches!(fails(&bzimage(b"", 4, 0x20f)), ImageError::Truncated(_)));
 }
 
 #[test]
@@ -97,19 +81,13 @@ fn every_truncation_is_an_error() {
         let module = bzimage(&payload, 4, 0x20f);
         let end = module.len() - 100;
         let start = end - payload.len();
-        for len in (0..start + 200)
-            .chain((start..end).step_by(397))
-            .chain(end - 64..end)
-        {
+        for len in (0..start + 200).chain((start..end).step_by(397)).chain(end - 64..end) {
             assert!(load(&module[..len]).is_err(), "cut at {len} of {end}");
         }
         assert!(load(&module[..end]).is_ok());
         // The payload alone, so that it is the decoder that meets the end.
         let bare = &payload[..payload.len() - 4];
-        for len in (0..bare.len().min(100))
-            .chain((0..bare.len()).step_by(397))
-            .chain(bare.len() - 40..bare.len())
-        {
+        for len in (0..bare.len().min(100)).chain((0..bare.len()).step_by(397)).chain(bare.len() - 40..bare.len()) {
             if let Ok(payload) = find(&bare[..len]) {
                 assert!(unpack(&payload).is_err(), "cut at {len} of {}", bare.len());
             }
@@ -128,17 +106,12 @@ fn wrong_sizes_are_noticed() {
         payload.extend_from_slice(&(wrong as u32).to_le_bytes());
         let module = bzimage(&payload, 4, 0x20f);
         let error = unpack(&find(&module).expect("a bzImage")).expect_err("the size is wrong");
-        assert!(
-            matches!(error, ImageError::WrongSize { expected, .. } if expected == wrong as u64)
-        );
+        assert!(matches!(error, ImageError::WrongSize { expected, .. } if expected == wrong as u64));
     }
     let mut payload = packed;
     payload.extend_from_slice(&0x4000_0001u32.to_le_bytes());
     let module = bzimage(&payload, 4, 0x20f);
-    assert_eq!(
-        unpack(&find(&module).expect("a bzImage")),
-        Err(ImageError::TooLarge)
-    );
+    assert_eq!(unpack(&find(&module).expect("a bzImage")), Err(ImageError::TooLarge));
 }
 
 #[test]
@@ -156,10 +129,8 @@ fn damage_never_panics_and_check_sums_notice_it() {
             let _ = load(&bad);
         }
         // A bit within the packed bytes: noticed wherever there is a check sum.
-        let checked = !payload.starts_with(b"\xfd7zXZ\0\0\0")
-            && payload
-                .get(4)
-                .is_some_and(|b| payload[0] != 0x28 || b & 4 != 0);
+        let checked =
+            !payload.starts_with(b"\xfd7zXZ\0\0\0") && payload.get(4).is_some_and(|b| payload[0] != 0x28 || b & 4 != 0);
         for _ in 0..60 {
             let mut bad = payload.clone();
             let at = random.below(bad.len() as u64 - 4) as usize;
@@ -167,10 +138,7 @@ fn damage_never_panics_and_check_sums_notice_it() {
             let module = bzimage(&bad, 4, 0x20f);
             let Ok(found) = find(&module) else { continue };
             let same = unpack(&found).map(|bytes| bytes == kernel);
-            assert!(
-                !checked || same != Ok(false),
-                "a flipped bit at {at} went unnoticed"
-            );
+            assert!(!checked || same != Ok(false), "a flipped bit at {at} went unnoticed");
         }
     }
 }
@@ -188,12 +156,8 @@ fn gzip_headers_with_everything() {
     full.extend_from_slice(&plain[10..]);
     assert_eq!(unpack(&find(&full).expect("gzip")).expect("good"), kernel);
     for len in 2..40 {
-        let error =
-            unpack(&find(&full[..len]).unwrap_or_else(|_| find(b"\x1f\x8b\x08\0").expect("gzip")));
-        assert!(
-            matches!(error, Err(ImageError::Truncated(_))),
-            "cut at {len}: {error:?}"
-        );
+        let error = unpack(&find(&full[..len]).unwrap_or_else(|_| find(b"\x1f\x8b\x08\0").expect("gzip")));
+        assert!(matches!(error, Err(ImageError::Truncated(_))), "cut at {len}: {error:?}");
     }
     let with = |at: usize, value: u8| {
         let mut bad = plain.clone();
@@ -201,50 +165,24 @@ fn gzip_headers_with_everything() {
         unpack(&find(&bad).expect("gzip")).expect_err("must be refused")
     };
     assert!(matches!(with(2, 7), ImageError::Beyond(Format::Gzip, _)));
-    assert!(matches!(
-        with(3, 0x80),
-        ImageError::Corrupt(Format::Gzip, _)
-    ));
+    assert!(matches!(with(3, 0x80), ImageError::Corrupt(Format::Gzip, _)));
     let end = plain.len();
-    assert!(matches!(
-        with(end - 8, plain[end - 8] ^ 1),
-        ImageError::Corrupt(Format::Gzip, _)
-    ));
-    assert!(matches!(
-        with(end - 4, plain[end - 4] ^ 1),
-        ImageError::Corrupt(Format::Gzip, _)
-    ));
+    assert!(matches!(with(end - 8, plain[end - 8] ^ 1), ImageError::Corrupt(Format::Gzip, _)));
+    assert!(matches!(with(end - 4, plain[end - 4] ^ 1), ImageError::Corrupt(Format::Gzip, _)));
 }
 
 #[test]
 fn large_windows_are_refused_before_they_are_allocated() {
     let kernel = small_kernel().build();
-    if let Some(packed) = pack(
-        &["xz", "--check=crc32", "--lzma2=dict=256MiB", "-c"],
-        &kernel,
-    ) {
+    if let Some(packed) = pack(&["xz", "--check=crc32", "--lzma2=dict=256MiB", "-c"], &kernel) {
         let error = unpack(&find(&packed).expect("XZ")).expect_err("too large");
-        assert!(matches!(
-            error,
-            ImageError::WindowTooLarge {
-                format: Format::Xz,
-                bytes: 0x1000_0000,
-                ..
-            }
-        ));
+        assert!(matches!(error, ImageError::WindowTooLarge { format: Format::Xz, bytes: 0x1000_0000, .. }));
         assert!(format!("{error}").contains("262144 KiB"));
     }
     // Magic, no content size, a window of 256 MiB.
     let frame = b"\x28\xb5\x2f\xfd\x00\x90\x01\x00\x00";
     let error = unpack(&find(frame).expect("zstd")).expect_err("too large");
-    assert!(matches!(
-        error,
-        ImageError::WindowTooLarge {
-            format: Format::Zstd,
-            bytes: 0x1000_0000,
-            ..
-        }
-    ));
+    assert!(matches!(error, ImageError::WindowTooLarge { format: Format::Zstd, bytes: 0x1000_0000, .. }));
     let with = |descriptor| {
         let mut bad = *frame;
         bad[4] = descriptor;
@@ -264,8 +202,5 @@ fn errors_of_all_stages_reach_the_loader() {
     let Some(packed) = pack(PACKERS[5], &text) else {
         return;
     };
-    assert_eq!(
-        image(load(&packed)),
-        "the unpacked kernel is not an ELF file"
-    );
+    assert_eq!(image(load(&packed)), "the unpacked kernel is not an ELF file");
 }

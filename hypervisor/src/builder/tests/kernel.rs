@@ -22,27 +22,13 @@ fn kernel() -> Option<Vec<u8>> {
 fn a_real_kernel_loads_and_fits() {
     let Some(module) = kernel() else { return };
     let payload = find(&module).expect("a kernel");
-    std::println!(
-        "{:?}, {} KiB to unpack",
-        payload.format,
-        memory_needed(&payload).expect("good") / 1024
-    );
+    std::println!("{:?}, {} KiB to unpack", payload.format, memory_needed(&payload).expect("good") / 1024);
     let loader = Loader::open(Stream::open(&payload).expect("memory")).expect("an ELF kernel");
     let (range, entry) = (loader.range(), loader.entry());
-    let mut memory = Memory {
-        base: range.start,
-        bytes: vec![0; (range.end - range.start) as usize],
-        unpacked: 0,
-    };
+    let mut memory = Memory { base: range.start, bytes: vec![0; (range.end - range.start) as usize], unpacked: 0 };
     let segments = loader.segments().to_vec();
-    let notes = XenNotes::read(&loader.load(&mut memory).expect("good"), range, entry)
-        .expect("a PV kernel");
-    let request = Request {
-        notes: &notes,
-        initrd_bytes: 9 << 20,
-        nr_pages: 0x2_0000,
-        cmdline_len: 0,
-    };
+    let notes = XenNotes::read(&loader.load(&mut memory).expect("good"), range, entry).expect("a PV kernel");
+    let request = Request { notes: &notes, initrd_bytes: 9 << 20, nr_pages: 0x2_0000, cmdline_len: 0 };
     let layout = Layout::compute(&request).expect("fits");
     std::println!("{notes:x?}\n{layout:x?}");
     // The same by way of the whole file.
@@ -59,18 +45,11 @@ fn a_real_kernel_loads_and_fits() {
 fn a_real_kernel_packed_in_other_ways() {
     let Some(module) = kernel() else { return };
     let whole = unpack(&find(&module).expect("a kernel")).expect("good");
-    for command in [
-        &["gzip", "-1", "-c"][..],
-        &["zstd", "-q", "-3", "--long=27", "-c"],
-        &["xz", "-0", "-T2", "-c"],
-    ] {
+    for command in [&["gzip", "-1", "-c"][..], &["zstd", "-q", "-3", "--long=27", "-c"], &["xz", "-0", "-T2", "-c"]] {
         let Some(packed) = pack(command, &whole) else {
             continue;
         };
-        assert!(
-            unpack(&find(&packed).expect("packed")).expect("good") == whole,
-            "{command:?}"
-        );
+        assert!(unpack(&find(&packed).expect("packed")).expect("good") == whole, "{command:?}");
     }
 }
 

@@ -32,22 +32,14 @@ fn debian() -> XenNotes {
 }
 
 fn request(notes: &XenNotes, nr_pages: u64, initrd_bytes: u64) -> Request<'_> {
-    Request {
-        notes,
-        initrd_bytes,
-        nr_pages,
-        cmdline_len: 20,
-    }
+    Request { notes, initrd_bytes, nr_pages, cmdline_len: 20 }
 }
 
 #[test]
 fn debian_numbers() {
     let notes = debian();
     let layout = Layout::compute(&request(&notes, 0x4_0000, 10_000_000)).expect("fits");
-    assert_eq!(
-        (layout.kernel.pfn, layout.kernel.pages),
-        (Pfn(0x1000), 0x3a00)
-    );
+    assert_eq!((layout.kernel.pfn, layout.kernel.pages), (Pfn(0x1000), 0x3a00));
     assert_eq!(layout.start_info.va, 0xffff_ffff_84a0_0000);
     assert_eq!(layout.page_tables.va, 0xffff_ffff_84a0_1000);
     // One L4, L3 and L2, and an L1 for each 2 MiB up to 0xffffffff84c00000.
@@ -56,17 +48,11 @@ fn debian_numbers() {
     assert_eq!(layout.stack.va, layout.page_tables.end());
     assert_eq!(layout.stack_pointer(), layout.stack.va + 4096);
     let initrd = layout.initrd.expect("there is one");
-    assert_eq!(
-        (initrd.va, initrd.pfn, initrd.pages),
-        (None, Pfn(0x4c00), 2442)
-    );
+    assert_eq!((initrd.va, initrd.pfn, initrd.pages), (None, Pfn(0x4c00), 2442));
     assert_eq!(layout.first_p2m_pfn, Pfn(0x4c00 + 2442));
     // 512 pages of array, one table of each level.
     assert_eq!(layout.nr_p2m_frames, 512 + 3);
-    assert_eq!(
-        (layout.p2m.va, layout.p2m.pfn),
-        (0x80_0000_0000, Pfn(0x4c00 + 2442 + 3))
-    );
+    assert_eq!((layout.p2m.va, layout.p2m.pfn), (0x80_0000_0000, Pfn(0x4c00 + 2442 + 3)));
     assert_eq!(layout.required_pages, 0x4c00 + 2442 + 515);
     check(&layout, &notes);
 }
@@ -86,46 +72,23 @@ fn too_little_memory_names_what_is_needed() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let notes = debian();
-    let error = |notes: &XenNotes, nr_pages, initrd| {
-        Layout::compute(&request(notes, nr_pages, initrd)).expect_err("refused")
-    };
-    let long = Request {
-        cmdline_len: 1024,
-        ..request(&notes, 0x4_0000, 0)
-    };
-    assert_eq!(
-        Layout::compute(&long),
-        Err(LayoutError::CommandLineTooLong(1024))
-    );
-    assert!(
-        Layout::compute(&Request {
-            cmdline_len: 1023,
-            ..long
-        })
-        .is_ok()
-    );
+    let error =
+        |notes: &XenNotes, nr_pages, initrd| Layout::compute(&request(notes, nr_pages, initrd)).expect_err("refused");
+    let long = Request { cmdline_len: 1024, ..request(&notes, 0x4_0000, 0) };
+    assert_eq!(Layout::compute(&long), Err(LayoutError::CommandLineTooLong(1024)));
+    assert!(Layout::compute(&Request { cmdline_len: 1023, ..long }).is_ok());
     assert_eq!(error(&notes, u64::MAX, 0), LayoutError::TooManyPages);
     assert_eq!(error(&notes, 0x4_0000, u64::MAX), LayoutError::TooManyPages);
-    let mapped = XenNotes {
-        unmapped_initrd: false,
-        ..debian()
-    };
-    assert_eq!(
-        error(&mapped, 0x40_0000, u64::MAX),
-        LayoutError::BootMappingTooLarge
-    );
-    assert_eq!(
-        error(&mapped, 0x40_0000, 1 << 30),
-        LayoutError::BootMappingTooLarge
-    );
+    let mapped = XenNotes { unmapped_initrd: false, ..debian() };
+    assert_eq!(error(&mapped, 0x40_0000, u64::MAX), LayoutError::BootMappingTooLarge);
+    assert_eq!(error(&mapped, 0x40_0000, 1 << 30), LayoutError::BootMappingTooLarge);
 }
 
 #[test]
 fn places_that_cannot_be_mapped_are_refused() {
     let notes = debian();
-    let error = |notes: &XenNotes, nr_pages, initrd| {
-        Layout::compute(&request(notes, nr_pages, initrd)).expect_err("refused")
-    };
+    let error =
+        |notes: &XenNotes, nr_pages, initrd| Layout::compute(&request(notes, nr_pages, initrd)).expect_err("refused");
     for bad in [
         BASE,
         0xffff_ffff_f000_0000,
@@ -135,16 +98,10 @@ fn places_that_cannot_be_mapped_are_refused() {
         0x80_0000_0001,
         u64::MAX - 4095,
     ] {
-        let notes = XenNotes {
-            init_p2m: Some(bad),
-            ..debian()
-        };
+        let notes = XenNotes { init_p2m: Some(bad), ..debian() };
         assert_eq!(error(&notes, 0x4_0000, 0), LayoutError::BadP2mBase(bad));
     }
-    let old = XenNotes {
-        init_p2m: None,
-        ..debian()
-    };
+    let old = XenNotes { init_p2m: None, ..debian() };
     assert_eq!(error(&old, 1 << 30, 0), LayoutError::BootMappingTooLarge);
     let clipped = Layout::clip(&request(&old, 1 << 30, 0));
     assert!(Layout::compute(&request(&old, clipped, 0)).is_ok());
@@ -156,19 +113,9 @@ fn places_that_cannot_be_mapped_are_refused() {
         kernel_end: 0x7fff_ffff_0000,
         ..debian()
     };
-    assert_eq!(
-        error(&under_hole, 0x4_0000, 0),
-        LayoutError::BadVirtBase(0x7fff_ffb0_0000)
-    );
-    let at_end = XenNotes {
-        kernel_start: BASE + 0x1000,
-        kernel_end: BASE + (1 << 30) - 0x4000,
-        ..debian()
-    };
-    assert_eq!(
-        error(&at_end, 0x8_0000, 0),
-        LayoutError::BootMappingTooLarge
-    );
+    assert_eq!(error(&under_hole, 0x4_0000, 0), LayoutError::BadVirtBase(0x7fff_ffb0_0000));
+    let at_end = XenNotes { kernel_start: BASE + 0x1000, kernel_end: BASE + (1 << 30) - 0x4000, ..debian() };
+    assert_eq!(error(&at_end, 0x8_0000, 0), LayoutError::BootMappingTooLarge);
 }
 
 #[test]
@@ -176,31 +123,19 @@ fn random_layouts_keep_the_rules() {
     let mut random = Random::new("layouts");
     let mut fitting = 0;
     for _ in 0..120 {
-        let base = [
-            BASE,
-            0,
-            0x40_0000,
-            0x1000_0000_0000,
-            0xffff_8800_0000_0000,
-            0xffff_ffff_c000_0000,
-            0x7000,
-        ][random.below(7) as usize];
+        let base = [BASE, 0, 0x40_0000, 0x1000_0000_0000, 0xffff_8800_0000_0000, 0xffff_ffff_c000_0000, 0x7000]
+            [random.below(7) as usize];
         let start = base + random.below(0x1000) * 4096;
         let bits = random.below(27);
         let notes = XenNotes {
             virt_base: base,
             kernel_start: start,
             kernel_end: start + 1 + random.below(1 << bits),
-            init_p2m: (random.below(2) == 0)
-                .then(|| (2 + random.below(20)) << 39 | random.below(1 << 27) << 12),
+            init_p2m: (random.below(2) == 0).then(|| (2 + random.below(20)) << 39 | random.below(1 << 27) << 12),
             unmapped_initrd: random.below(2) == 0,
             ..debian()
         };
-        let initrd = if random.below(3) == 0 {
-            0
-        } else {
-            random.below(60 << 20)
-        };
+        let initrd = if random.below(3) == 0 { 0 } else { random.below(60 << 20) };
         let bits = 10 + random.below(15);
         let asked = request(&notes, random.below(1 << bits), initrd);
         match Layout::compute(&asked) {
@@ -209,22 +144,11 @@ fn random_layouts_keep_the_rules() {
                 check(&layout, &notes);
             }
             Err(LayoutError::TooFewPages { needed, .. }) => {
-                let layout = Layout::compute(&Request {
-                    nr_pages: needed,
-                    ..asked
-                })
-                .expect("said to be enough");
+                let layout = Layout::compute(&Request { nr_pages: needed, ..asked }).expect("said to be enough");
                 check(&layout, &notes);
-                assert!(
-                    Layout::compute(&Request {
-                        nr_pages: needed - 1,
-                        ..asked
-                    })
-                    .is_err()
-                );
+                assert!(Layout::compute(&Request { nr_pages: needed - 1, ..asked }).is_err());
             }
-            Err(LayoutError::BootMappingTooLarge)
-                if !base.is_multiple_of(1 << 30) || notes.init_p2m.is_none() => {}
+            Err(LayoutError::BootMappingTooLarge) if !base.is_multiple_of(1 << 30) || notes.init_p2m.is_none() => {}
             Err(error) => panic!("{notes:?}: {error}"),
         }
     }
@@ -235,12 +159,7 @@ fn random_layouts_keep_the_rules() {
 fn check(layout: &Layout, notes: &XenNotes) {
     let boot = layout.boot;
     assert_eq!((boot.va, boot.pfn), (notes.virt_base, Pfn(0)));
-    let mut spans = Vec::from([
-        layout.kernel,
-        layout.start_info,
-        layout.page_tables,
-        layout.stack,
-    ]);
+    let mut spans = Vec::from([layout.kernel, layout.start_info, layout.page_tables, layout.stack]);
     let mut frames: Vec<(u64, u64)> = Vec::new();
     if let Some(initrd) = layout.initrd {
         assert_eq!(initrd.pages, initrd.bytes.div_ceil(4096));
@@ -258,10 +177,7 @@ fn check(layout: &Layout, notes: &XenNotes) {
             assert_eq!(layout.p2m.va, va);
             frames.push((layout.first_p2m_pfn.0, layout.nr_p2m_frames));
             assert!(layout.first_p2m_pfn.0 >= boot.pages);
-            assert_eq!(
-                layout.p2m.pfn.0 + layout.p2m.pages,
-                layout.first_p2m_pfn.0 + layout.nr_p2m_frames
-            );
+            assert_eq!(layout.p2m.pfn.0 + layout.p2m.pages, layout.first_p2m_pfn.0 + layout.nr_p2m_frames);
         }
         None => {
             assert_eq!((layout.first_p2m_pfn, layout.nr_p2m_frames), (Pfn(0), 0));
@@ -274,20 +190,13 @@ fn check(layout: &Layout, notes: &XenNotes) {
     }
     for span in spans {
         assert_eq!(span.va, notes.virt_base + span.pfn.0 * 4096);
-        assert!(
-            span.pages > 0
-                && boot.contains(span.pfn)
-                && boot.contains(Pfn(span.pfn.0 + span.pages - 1))
-        );
+        assert!(span.pages > 0 && boot.contains(span.pfn) && boot.contains(Pfn(span.pfn.0 + span.pages - 1)));
         frames.push((span.pfn.0, span.pages));
     }
     check_frames(layout, frames);
     assert!(layout.kernel.va <= notes.kernel_start && layout.kernel.end() >= notes.kernel_end);
     let padding = boot.end().wrapping_sub(layout.stack.end());
-    assert!(
-        (512 << 10..(4 << 20) + (512 << 10)).contains(&padding),
-        "{padding:#x}"
-    );
+    assert!((512 << 10..(4 << 20) + (512 << 10)).contains(&padding), "{padding:#x}");
     assert_eq!(boot.end() % (4 << 20), 0);
     assert_eq!(boot.va >> 30, (boot.end() - 1) >> 30, "one L2 table");
     check_tables(layout, notes);
@@ -296,17 +205,8 @@ fn check(layout: &Layout, notes: &XenNotes) {
 /// Checks that no two elements (first PFN and length) overlap, and that all are within the domain.
 fn check_frames(layout: &Layout, mut frames: Vec<(u64, u64)>) {
     frames.sort_unstable();
-    assert!(
-        frames
-            .windows(2)
-            .all(|pair| pair[0].0 + pair[0].1 <= pair[1].0),
-        "{frames:?}"
-    );
-    assert!(
-        frames
-            .iter()
-            .all(|(pfn, pages)| pfn + pages <= layout.required_pages)
-    );
+    assert!(frames.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0), "{frames:?}");
+    assert!(frames.iter().all(|(pfn, pages)| pfn + pages <= layout.required_pages));
     assert!(layout.required_pages <= layout.nr_pages);
 }
 
@@ -314,14 +214,8 @@ fn check_tables(layout: &Layout, notes: &XenNotes) {
     let tables: Vec<Table> = layout.tables().collect();
     let by_pfn: BTreeMap<u64, Table> = tables.iter().map(|table| (table.pfn.0, *table)).collect();
     assert_eq!(by_pfn.len(), tables.len(), "no table twice");
-    assert_eq!(
-        (tables[0].level, tables[0].pfn),
-        (4, layout.page_tables.pfn)
-    );
-    let boot = tables
-        .iter()
-        .filter(|table| table.mapping == Mapping::Boot)
-        .count() as u64;
+    assert_eq!((tables[0].level, tables[0].pfn), (4, layout.page_tables.pfn));
+    let boot = tables.iter().filter(|table| table.mapping == Mapping::Boot).count() as u64;
     assert_eq!(boot, layout.page_tables.pages);
     for table in &tables[1..] {
         match table.mapping {
@@ -378,24 +272,14 @@ fn start_info_has_it_all() {
     let bytes = info.as_bytes();
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight"));
     assert_eq!(bytes[..16], *b"xen-3.0-x86_64p\0");
-    assert_eq!(
-        (word(32), word(40), bytes[48], word(56)),
-        (0x4_0000, 0x1234_5000, 1 | 2 | 8, 0)
-    );
+    assert_eq!((word(32), word(40), bytes[48], word(56)), (0x4_0000, 0x1234_5000, 1 | 2 | 8, 0));
     assert_eq!((word(88), word(96)), (layout.page_tables.va, 41));
-    assert_eq!(
-        (word(104), word(112), word(120)),
-        (0x80_0000_0000, 0x4c00, 10_000_000)
-    );
+    assert_eq!((word(104), word(112), word(120)), (0x80_0000_0000, 0x4c00, 10_000_000));
     assert_eq!(bytes[128..141], *b"console=hvc0\0");
     assert_eq!((word(1152), word(1160)), (0x4c00 + 2442, 515));
     let long = start_info::dom0(&layout, &notes, Maddr(0), &[b'x'; 5000]);
     assert_eq!((long.cmd_line[1022], long.cmd_line[1023]), (b'x', 0));
-    let mapped = XenNotes {
-        unmapped_initrd: false,
-        extended_cr3: false,
-        ..debian()
-    };
+    let mapped = XenNotes { unmapped_initrd: false, extended_cr3: false, ..debian() };
     let layout = Layout::compute(&request(&mapped, 0x4_0000, 10_000_000)).expect("fits");
     let info = start_info::dom0(&layout, &mapped, Maddr(0), b"");
     assert_eq!((info.flags, info.mod_start), (3, 0xffff_ffff_84a0_0000));

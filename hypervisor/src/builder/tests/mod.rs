@@ -53,23 +53,16 @@ struct Image {
 
 impl Image {
     fn new() -> Self {
-        Self {
-            kind: 2,
-            machine: 62,
-            entry: 0x10_0000,
-            parts: Vec::new(),
-        }
+        Self { kind: 2, machine: 62, entry: 0x10_0000, parts: Vec::new() }
     }
 
     fn load(mut self, offset: u64, paddr: u64, bytes: &[u8], memory: u64) -> Self {
-        self.parts
-            .push((1, offset, paddr, bytes.to_vec(), memory, 4096));
+        self.parts.push((1, offset, paddr, bytes.to_vec(), memory, 4096));
         self
     }
 
     fn notes(mut self, offset: u64, bytes: &[u8]) -> Self {
-        self.parts
-            .push((4, offset, 0, bytes.to_vec(), bytes.len() as u64, 4));
+        self.parts.push((4, offset, 0, bytes.to_vec(), bytes.len() as u64, 4));
         self
     }
 
@@ -147,11 +140,7 @@ fn small_kernel() -> Image {
 
 /// A bzImage around a payload.
 fn bzimage(payload: &[u8], setup_sectors: u8, protocol: u16) -> Vec<u8> {
-    let sectors = if setup_sectors == 0 {
-        4
-    } else {
-        usize::from(setup_sectors)
-    };
+    let sectors = if setup_sectors == 0 { 4 } else { usize::from(setup_sectors) };
     let offset = 0x2c4;
     let mut file = vec![0x90; (sectors + 1) * 512 + offset];
     file[0x1f1] = setup_sectors;
@@ -166,11 +155,7 @@ fn bzimage(payload: &[u8], setup_sectors: u8, protocol: u16) -> Vec<u8> {
 
 /// Packs with a command of the machine; `None`, with a message, where it is missing.
 fn pack(command: &[&str], bytes: &[u8]) -> Option<Vec<u8>> {
-    let child = Command::new(command[0])
-        .args(&command[1..])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn();
+    let child = Command::new(command[0]).args(&command[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let Ok(mut child) = child else {
         std::println!("skipped: there is no {} here", command[0]);
         return None;
@@ -179,10 +164,7 @@ fn pack(command: &[&str], bytes: &[u8]) -> Option<Vec<u8>> {
     let input = bytes.to_vec();
     let writer = std::thread::spawn(move || stdin.write_all(&input));
     let output = child.wait_with_output().expect("the command ran");
-    writer
-        .join()
-        .expect("no panic")
-        .expect("the command read everything");
+    writer.join().expect("no panic").expect("the command read everything");
     assert!(output.status.success(), "{command:?}");
     Some(output.stdout)
 }
@@ -191,13 +173,7 @@ fn pack(command: &[&str], bytes: &[u8]) -> Option<Vec<u8>> {
 const PACKERS: &[&[&str]] = &[
     &["xz", "--check=crc32", "--x86", "--lzma2=dict=32MiB", "-c"],
     &["xz", "--check=crc64", "-c"],
-    &[
-        "xz",
-        "--check=sha256",
-        "--delta=dist=4",
-        "--lzma2=dict=4KiB",
-        "-c",
-    ],
+    &["xz", "--check=sha256", "--delta=dist=4", "--lzma2=dict=4KiB", "-c"],
     &["xz", "--check=none", "--block-size=8192", "-c"],
     &["gzip", "-n", "-9", "-c"],
     &["gzip", "-n", "-1", "-c"],
@@ -234,11 +210,7 @@ fn load(module: &[u8]) -> Result<(Memory, Vec<NoteSegment>), LoadError<()>> {
     let payload = find(module)?;
     let loader = Loader::open(Stream::open(&payload)?)?;
     let range = loader.range();
-    let mut memory = Memory {
-        base: range.start,
-        bytes: vec![0; (range.end - range.start) as usize],
-        unpacked: 0,
-    };
+    let mut memory = Memory { base: range.start, bytes: vec![0; (range.end - range.start) as usize], unpacked: 0 };
     let notes = loader.load(&mut memory)?;
     Ok((memory, notes))
 }
@@ -248,13 +220,10 @@ struct Random(u64);
 
 impl Random {
     fn new(test: &str) -> Self {
-        let seed = std::env::var("XENITH_SEED")
-            .ok()
-            .and_then(|seed| seed.parse().ok())
-            .unwrap_or_else(|| {
-                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-                now.map_or(1, |now| now.as_nanos() as u64)
-            });
+        let seed = std::env::var("XENITH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            now.map_or(1, |now| now.as_nanos() as u64)
+        });
         std::println!("{test}: XENITH_SEED={seed}");
         Self(seed | 1)
     }

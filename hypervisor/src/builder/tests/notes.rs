@@ -7,10 +7,7 @@ use crate::builder::notes::{NoteError, XenNotes};
 use alloc::format;
 use alloc::vec::Vec;
 
-const IMAGE: PhysRange = PhysRange {
-    start: 0x100_0000,
-    end: 0x200_0000,
-};
+const IMAGE: PhysRange = PhysRange { start: 0x100_0000, end: 0x200_0000 };
 
 fn read(notes: &[Vec<u8>]) -> Result<XenNotes, NoteError> {
     XenNotes::read(&[NoteSegment::new(notes.concat(), 4)], IMAGE, 0x100_0000)
@@ -46,17 +43,11 @@ fn values_are_read() {
 fn absent_notes_have_defaults() {
     let minimal = XenNotes::read(
         &[NoteSegment::new(note(b"Xen\0", 5, b"xen-3.0\0"), 4)],
-        PhysRange {
-            start: 0x10_0000,
-            end: 0x20_0000,
-        },
+        PhysRange { start: 0x10_0000, end: 0x20_0000 },
         0x10_0123,
     )
     .expect("good");
-    assert_eq!(
-        (minimal.entry, minimal.virt_base, minimal.init_p2m),
-        (0x10_0123, 0, None)
-    );
+    assert_eq!((minimal.entry, minimal.virt_base, minimal.init_p2m), (0x10_0123, 0, None));
     assert!(!minimal.unmapped_initrd && !minimal.extended_cr3);
     assert_eq!(minimal.supported_features, None);
 }
@@ -65,23 +56,9 @@ fn absent_notes_have_defaults() {
 fn hypercall_pages_and_offsets() {
     let page = number(2, 0xffff_ffff_8100_1000).expect("good");
     assert_eq!(page.hypercall_page, Some(0xffff_ffff_8100_1000));
-    assert_eq!(
-        number(2, 0xffff_ffff_8100_1008),
-        Err(NoteError::BadAddress(
-            "HYPERCALL_PAGE",
-            0xffff_ffff_8100_1008
-        ))
-    );
-    for outside in [
-        0,
-        0xffff_ffff_80ff_f000,
-        0xffff_ffff_8200_0000,
-        0xffff_ffff_ffff_f000,
-    ] {
-        assert_eq!(
-            number(2, outside),
-            Err(NoteError::OutsideKernel("HYPERCALL_PAGE", outside))
-        );
+    assert_eq!(number(2, 0xffff_ffff_8100_1008), Err(NoteError::BadAddress("HYPERCALL_PAGE", 0xffff_ffff_8100_1008)));
+    for outside in [0, 0xffff_ffff_80ff_f000, 0xffff_ffff_8200_0000, 0xffff_ffff_ffff_f000] {
+        assert_eq!(number(2, outside), Err(NoteError::OutsideKernel("HYPERCALL_PAGE", outside)));
     }
     let moved = number(4, 0x100_0000);
     assert_eq!(
@@ -90,69 +67,40 @@ fn hypercall_pages_and_offsets() {
         "the kernel starts at the base now"
     );
     for bad in [0x200_0000, u64::MAX, 0x800] {
-        assert_eq!(
-            number(4, bad),
-            Err(NoteError::BadAddress("PADDR_OFFSET", bad))
-        );
+        assert_eq!(number(4, bad), Err(NoteError::BadAddress("PADDR_OFFSET", bad)));
     }
 }
 
 #[test]
 fn addresses_are_checked() {
     for entry in [0, 0xffff_ffff_80ff_ffff, 0xffff_ffff_8200_0000, u64::MAX] {
-        assert_eq!(
-            number(1, entry),
-            Err(NoteError::OutsideKernel("ENTRY", entry))
-        );
+        assert_eq!(number(1, entry), Err(NoteError::OutsideKernel("ENTRY", entry)));
     }
-    assert_eq!(
-        number(3, 0xffff_ffff_8000_0800),
-        Err(NoteError::BadAddress("VIRT_BASE", 0xffff_ffff_8000_0800))
-    );
+    assert_eq!(number(3, 0xffff_ffff_8000_0800), Err(NoteError::BadAddress("VIRT_BASE", 0xffff_ffff_8000_0800)));
     // Into the hole, not canonical, over the top.
-    for base in [
-        0xffff_8000_0000_0000,
-        0x7fff_ff00_0000,
-        0x1234_0000_0000_0000,
-        0xffff_ffff_ff00_0000,
-    ] {
-        assert_eq!(
-            number(3, base),
-            Err(NoteError::BadAddress("PADDR_OFFSET", 0)),
-            "{base:#x}"
-        );
+    for base in [0xffff_8000_0000_0000, 0x7fff_ff00_0000, 0x1234_0000_0000_0000, 0xffff_ffff_ff00_0000] {
+        assert_eq!(number(3, base), Err(NoteError::BadAddress("PADDR_OFFSET", 0)), "{base:#x}");
     }
     let only_offset = [note(b"Xen\0", 5, b"xen-3.0\0"), note(b"Xen\0", 4, &[0; 8])];
     assert_eq!(read(&only_offset), Err(NoteError::NoVirtBase));
     assert!(number(12, 0xffff_8000_0000_0000).is_ok());
-    assert_eq!(
-        number(12, 0xffff_8800_0000_0000),
-        Err(NoteError::HoleTooLow(0xffff_8800_0000_0000))
-    );
+    assert_eq!(number(12, 0xffff_8800_0000_0000), Err(NoteError::HoleTooLow(0xffff_8800_0000_0000)));
 }
 
 #[test]
 fn kernels_that_cannot_run_are_refused() {
     assert_eq!(read(&[]), Err(NoteError::Missing));
-    assert_eq!(
-        read(&[note(b"GNU\0", 5, b"xen-3.0\0")]),
-        Err(NoteError::Missing)
-    );
-    let text =
-        |result: Result<XenNotes, NoteError>| format!("{}", result.expect_err("must be refused"));
+    assert_eq!(read(&[note(b"GNU\0", 5, b"xen-3.0\0")]), Err(NoteError::Missing));
+    let text = |result: Result<XenNotes, NoteError>| format!("{}", result.expect_err("must be refused"));
     assert!(text(with(5, b"xen-4.0\0")).contains("\"xen-4.0\""));
     assert!(text(with(5, b"")).contains("\"\""));
     assert!(text(with(8, b"special\0")).contains("\"special\""));
     assert_eq!(with(8, b"generic"), with(8, b"generic\0"));
     assert_eq!(
         with(10, b"!supervisor_mode_kernel"),
-        Err(NoteError::Feature(
-            "supervisor_mode_kernel".try_into().expect("short")
-        ))
+        Err(NoteError::Feature("supervisor_mode_kernel".try_into().expect("short")))
     );
-    assert!(
-        text(with(10, b"!writable_page_tables|!teleportation|x\0")).contains("\"teleportation\"")
-    );
+    assert!(text(with(10, b"!writable_page_tables|!teleportation|x\0")).contains("\"teleportation\""));
     assert!(with(10, b"teleportation|!dom0|").is_ok());
     assert!(text(with(10, &[b'!'; 1000])).len() < 200);
     let mut no_dom0 = linux_notes();

@@ -3,10 +3,7 @@
 //!
 //! Each word names the bits that are known. What is shown of the host's word is what is known and not hidden, so that
 //! a bit nobody has thought about stays invisible.
-#![expect(
-    missing_docs,
-    reason = "the bits have the names of the processor manuals"
-)]
+#![expect(missing_docs, reason = "the bits have the names of the processor manuals")]
 
 use bitflags::bitflags;
 
@@ -158,8 +155,7 @@ word! {
 pub(super) mod needs_avx {
     use super::{ExtEcx, Leaf1Ecx, Leaf7Ebx, Leaf7Ecx, Leaf7Sub1Eax};
 
-    pub(in super::super) const LEAF1: Leaf1Ecx =
-        Leaf1Ecx::AVX.union(Leaf1Ecx::FMA).union(Leaf1Ecx::F16C);
+    pub(in super::super) const LEAF1: Leaf1Ecx = Leaf1Ecx::AVX.union(Leaf1Ecx::FMA).union(Leaf1Ecx::F16C);
     pub(in super::super) const LEAF7_EBX: Leaf7Ebx = Leaf7Ebx::AVX2;
     pub(in super::super) const LEAF7_ECX: Leaf7Ecx = Leaf7Ecx::VAES.union(Leaf7Ecx::VPCLMULQDQ);
     pub(in super::super) const LEAF7_1_EAX: Leaf7Sub1Eax = Leaf7Sub1Eax::AVX_VNNI;
@@ -183,7 +179,6 @@ pub(super) mod needs_avx512 {
         .union(Leaf7Ecx::AVX512_VNNI)
         .union(Leaf7Ecx::AVX512_BITALG)
         .union(Leaf7Ecx::AVX512_VPOPCNTDQ);
-    pub(in super::super) const LEAF7_EDX: Leaf7Edx =
-        Leaf7Edx::AVX512_4VNNIW.union(Leaf7Edx::AVX512_4FMAPS);
+    pub(in super::super) const LEAF7_EDX: Leaf7Edx = Leaf7Edx::AVX512_4VNNIW.union(Leaf7Edx::AVX512_4FMAPS);
     pub(in super::super) const LEAF7_1_EAX: Leaf7Sub1Eax = Leaf7Sub1Eax::AVX512_BF16;
 }

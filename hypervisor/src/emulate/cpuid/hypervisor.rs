@@ -45,9 +45,7 @@ impl Policy {
             (1, _) => [VERSION, 0, 0, 0],
             // One hypercall page, and the register that asks for it.
             (2, _) => [1, BASE, FEATURES, 0],
-            (3, _) => self
-                .tsc
-                .leaf(subleaf, self.ext_edx().contains(ExtEdx::RDTSCP)),
+            (3, _) => self.tsc.leaf(subleaf, self.ext_edx().contains(ExtEdx::RDTSCP)),
             (5, 0) => [0, u32::from(self.maddr_width), 0, 0],
             _ => EMPTY,
         }
@@ -58,32 +56,19 @@ impl TscInfo {
     /// A guest that reads the host's own counter, which runs at this rate; `safe` as in [`TscInfo::safe`].
     pub fn native(scale: &arch::time::TscScale, safe: bool) -> Self {
         let khz = u32::try_from(scale.khz).unwrap_or(u32::MAX);
-        Self {
-            safe,
-            khz,
-            host_khz: khz,
-            mul: scale.mul,
-            shift: scale.shift,
-            ..Self::default()
-        }
+        Self { safe, khz, host_khz: khz, mul: scale.mul, shift: scale.shift, ..Self::default() }
     }
 
     fn leaf(&self, subleaf: u32, rdtscp: bool) -> Leaf {
         match subleaf {
             0 => {
-                let flags =
-                    u32::from(self.emulated) | u32::from(self.safe) << 1 | u32::from(rdtscp) << 2;
+                let flags = u32::from(self.emulated) | u32::from(self.safe) << 1 | u32::from(rdtscp) << 2;
                 [flags, self.mode, self.khz, self.incarnation]
             }
             1 => {
                 // With emulation the offset is in the value read.
                 let offset = if self.emulated { 0 } else { self.offset };
-                [
-                    offset as u32,
-                    (offset >> 32) as u32,
-                    self.mul,
-                    i32::from(self.shift) as u32,
-                ]
+                [offset as u32, (offset >> 32) as u32, self.mul, i32::from(self.shift) as u32]
             }
             2 => [self.host_khz, 0, 0, 0],
             _ => EMPTY,

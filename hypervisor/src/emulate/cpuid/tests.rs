@@ -76,11 +76,7 @@ fn everything(leaf: u32, subleaf: u32) -> Leaf {
 }
 
 fn recorded(of: Recorded) -> impl Fn(u32, u32) -> Leaf {
-    move |leaf, subleaf| {
-        of.iter()
-            .find(|(l, s, _)| (*l, *s) == (leaf, subleaf))
-            .map_or(EMPTY, |(_, _, regs)| *regs)
-    }
+    move |leaf, subleaf| of.iter().find(|(l, s, _)| (*l, *s) == (leaf, subleaf)).map_or(EMPTY, |(_, _, regs)| *regs)
 }
 
 const CONFIG: Config = Config {
@@ -105,28 +101,12 @@ const CONFIG: Config = Config {
     },
 };
 
-const USER: Dynamic = Dynamic {
-    kernel_mode: false,
-    forced: false,
-    cr4: 0,
-    xcr0: 3,
-};
-const FORCED: Dynamic = Dynamic {
-    kernel_mode: true,
-    forced: true,
-    ..USER
-};
-const NATIVE: Dynamic = Dynamic {
-    kernel_mode: true,
-    ..USER
-};
+const USER: Dynamic = Dynamic { kernel_mode: false, forced: false, cr4: 0, xcr0: 3 };
+const FORCED: Dynamic = Dynamic { kernel_mode: true, forced: true, ..USER };
+const NATIVE: Dynamic = Dynamic { kernel_mode: true, ..USER };
 
 fn hosts() -> [Policy; 3] {
-    [
-        Policy::new(recorded(MAX), &CONFIG),
-        Policy::new(recorded(QEMU64), &CONFIG),
-        Policy::new(everything, &CONFIG),
-    ]
+    [Policy::new(recorded(MAX), &CONFIG), Policy::new(recorded(QEMU64), &CONFIG), Policy::new(everything, &CONFIG)]
 }
 
 #[test]
@@ -140,25 +120,16 @@ fn hidden_features_stay_hidden() {
             assert_eq!(leaf7[B] & Leaf7Ebx::HIDDEN.bits(), 0);
             assert_eq!(leaf7[C] & Leaf7Ecx::HIDDEN.bits(), 0);
             assert_eq!(leaf7[D] & Leaf7Edx::HIDDEN.bits(), 0);
-            assert_eq!(
-                policy.lookup(7, 1, &dynamic)[A] & Leaf7Sub1Eax::HIDDEN.bits(),
-                0
-            );
+            assert_eq!(policy.lookup(7, 1, &dynamic)[A] & Leaf7Sub1Eax::HIDDEN.bits(), 0);
             assert_eq!(policy.lookup(7, 1, &dynamic)[1..], [0, 0, 0]);
             let ext1 = policy.lookup(0x8000_0001, 0, &dynamic);
             assert_eq!(ext1[C] & ExtEcx::HIDDEN.bits(), 0);
             assert_eq!(ext1[D] & ExtEdx::HIDDEN.bits(), 0);
             // The copies of leaf 1 hide what leaf 1 hides.
             assert_eq!(ext1[D] & ExtEdx::COPIES & !leaf1[D], 0);
-            assert_eq!(
-                policy.lookup(0xd, 1, &dynamic)[A] & XsaveEax::HIDDEN.bits(),
-                0
-            );
+            assert_eq!(policy.lookup(0xd, 1, &dynamic)[A] & XsaveEax::HIDDEN.bits(), 0);
             assert_eq!(policy.lookup(0x8000_0007, 0, &dynamic), EMPTY);
-            assert_eq!(
-                policy.lookup(0x8000_0008, 0, &dynamic)[B] & ExtSpecEbx::HIDDEN.bits(),
-                0
-            );
+            assert_eq!(policy.lookup(0x8000_0008, 0, &dynamic)[B] & ExtSpecEbx::HIDDEN.bits(), 0);
         }
     }
 }
@@ -166,62 +137,30 @@ fn hidden_features_stay_hidden() {
 /// Names from the list of what Linux must not see or must see.
 #[test]
 fn the_words_have_the_right_bits() {
-    assert_eq!(
-        Leaf1Edx::HIDDEN.bits(),
-        1 << 1 | 1 << 3 | 3 << 12 | 3 << 17 | 1 << 21 | 1 << 28 | 1 << 29 | 1 << 31
-    );
+    assert_eq!(Leaf1Edx::HIDDEN.bits(), 1 << 1 | 1 << 3 | 3 << 12 | 3 << 17 | 1 << 21 | 1 << 28 | 1 << 29 | 1 << 31);
     let vmx_smx_eist = Leaf1Ecx::VMX | Leaf1Ecx::SMX | Leaf1Ecx::EIST;
     assert_eq!(vmx_smx_eist.bits(), 0xe0);
-    assert_eq!(
-        (Leaf7Ebx::SMEP | Leaf7Ebx::SMAP | Leaf7Ebx::INVPCID).bits(),
-        1 << 7 | 1 << 20 | 1 << 10
-    );
-    assert_eq!(
-        (Leaf7Ecx::UMIP | Leaf7Ecx::PKU | Leaf7Ecx::LA57).bits(),
-        1 << 2 | 1 << 3 | 1 << 16
-    );
+    assert_eq!((Leaf7Ebx::SMEP | Leaf7Ebx::SMAP | Leaf7Ebx::INVPCID).bits(), 1 << 7 | 1 << 20 | 1 << 10);
+    assert_eq!((Leaf7Ecx::UMIP | Leaf7Ecx::PKU | Leaf7Ecx::LA57).bits(), 1 << 2 | 1 << 3 | 1 << 16);
     let max = &hosts()[0];
-    assert_eq!(
-        max.lookup(1, 0, &USER),
-        [
-            0x0006_0fb1,
-            0x0800,
-            0xf6d8_320b & !0x0800_0008 & !(1 << 17),
-            0x0fc9_c3f5
-        ]
-    );
+    assert_eq!(max.lookup(1, 0, &USER), [0x0006_0fb1, 0x0800, 0xf6d8_320b & !0x0800_0008 & !(1 << 17), 0x0fc9_c3f5]);
     assert_eq!(max.lookup(7, 0, &USER), [0, 0x0188_0329, 0x200, 0]);
-    assert_eq!(
-        max.lookup(0x8000_0001, 0, &USER),
-        [0x0006_0fb1, 0, 0x61, 0xe9d1_cbf5]
-    );
+    assert_eq!(max.lookup(0x8000_0001, 0, &USER), [0x0006_0fb1, 0, 0x61, 0xe9d1_cbf5]);
 }
 
 #[test]
 fn what_programs_need_is_there() {
     for policy in hosts() {
         let leaf1 = policy.lookup(1, 0, &USER);
-        let edx = Leaf1Edx::FPU
-            | Leaf1Edx::TSC
-            | Leaf1Edx::PAE
-            | Leaf1Edx::APIC
-            | Leaf1Edx::FXSR
-            | Leaf1Edx::SSE2;
+        let edx = Leaf1Edx::FPU | Leaf1Edx::TSC | Leaf1Edx::PAE | Leaf1Edx::APIC | Leaf1Edx::FXSR | Leaf1Edx::SSE2;
         assert!(policy.leaf1_edx().contains(edx));
-        assert!(
-            policy
-                .ext_edx()
-                .contains(ExtEdx::SYSCALL | ExtEdx::NX | ExtEdx::LM)
-        );
+        assert!(policy.ext_edx().contains(ExtEdx::SYSCALL | ExtEdx::NX | ExtEdx::LM));
         assert_ne!(leaf1[C] & 1 << 31, 0);
         assert_eq!(leaf1[B] >> 16, 0, "no APIC number, no siblings");
         assert_eq!(leaf1[A] & 0xf000_f000, 0);
     }
     let [max, _, everything] = hosts();
-    assert!(
-        max.leaf7_ebx()
-            .contains(Leaf7Ebx::FSGSBASE | Leaf7Ebx::AVX2)
-    );
+    assert!(max.leaf7_ebx().contains(Leaf7Ebx::FSGSBASE | Leaf7Ebx::AVX2));
     assert!(everything.leaf7_ebx().contains(Leaf7Ebx::AVX512F));
     assert_eq!(max.vendor(), Vendor::Amd);
     assert!(!max.leaf1_edx().contains(Leaf1Edx::SEP));
@@ -231,39 +170,22 @@ fn what_programs_need_is_there() {
 
 #[test]
 fn osxsave_follows_cr4_except_for_the_kernels_emulated_cpuid() {
-    let osxsave =
-        |policy: &Policy, dynamic: Dynamic| policy.lookup(1, 0, &dynamic)[C] & 1 << 27 != 0;
+    let osxsave = |policy: &Policy, dynamic: Dynamic| policy.lookup(1, 0, &dynamic)[C] & 1 << 27 != 0;
     let [max, plain, _] = hosts();
-    let set = Dynamic {
-        cr4: CR4_OSXSAVE,
-        ..USER
-    };
+    let set = Dynamic { cr4: CR4_OSXSAVE, ..USER };
     assert!(osxsave(&max, FORCED));
     assert!(osxsave(&max, set));
     assert!(!osxsave(&max, NATIVE));
     assert!(!osxsave(&max, USER));
-    assert!(!osxsave(
-        &max,
-        Dynamic {
-            kernel_mode: false,
-            ..FORCED
-        }
-    ));
+    assert!(!osxsave(&max, Dynamic { kernel_mode: false, ..FORCED }));
     assert!(!osxsave(&plain, FORCED));
     assert!(!osxsave(&plain, set));
 }
 
 #[test]
 fn power_features_only_for_the_hardware_domains_kernel() {
-    let bits =
-        |policy: &Policy, dynamic: &Dynamic| policy.lookup(1, 0, dynamic)[C] & (1 << 3 | 1 << 7);
-    let dom0 = Policy::new(
-        everything,
-        &Config {
-            hardware_domain: true,
-            ..CONFIG
-        },
-    );
+    let bits = |policy: &Policy, dynamic: &Dynamic| policy.lookup(1, 0, dynamic)[C] & (1 << 3 | 1 << 7);
+    let dom0 = Policy::new(everything, &Config { hardware_domain: true, ..CONFIG });
     assert_eq!(bits(&dom0, &NATIVE), 1 << 3 | 1 << 7);
     assert_eq!(bits(&dom0, &FORCED), 1 << 7);
     assert_eq!(bits(&dom0, &USER), 0);
@@ -278,33 +200,12 @@ fn power_features_only_for_the_hardware_domains_kernel() {
 fn leaves_out_of_range_are_empty() {
     let [max, _, full] = hosts();
     for policy in [&max, &full] {
-        for leaf in [
-            3,
-            6,
-            8,
-            9,
-            0xa,
-            0xb,
-            0xc,
-            0xe,
-            0x1f,
-            0x4000_0004,
-            0x4000_0006,
-            0x4000_00ff,
-            0x4000_0100,
-        ] {
+        for leaf in [3, 6, 8, 9, 0xa, 0xb, 0xc, 0xe, 0x1f, 0x4000_0004, 0x4000_0006, 0x4000_00ff, 0x4000_0100] {
             assert_eq!(policy.lookup(leaf, 0, &FORCED), EMPTY, "{leaf:#x}");
         }
-        for leaf in [
-            0x7fff_ffff,
-            0x8000_0009,
-            0x8000_000a,
-            0x8000_001d,
-            0x8000_001e,
-            0x8000_0022,
-            0xc000_0000,
-            u32::MAX,
-        ] {
+        for leaf in
+            [0x7fff_ffff, 0x8000_0009, 0x8000_000a, 0x8000_001d, 0x8000_001e, 0x8000_0022, 0xc000_0000, u32::MAX]
+        {
             assert_eq!(policy.lookup(leaf, 0, &FORCED), EMPTY, "{leaf:#x}");
         }
         for subleaf in [3, 64, u32::MAX] {
@@ -343,10 +244,7 @@ fn saved_state_is_sized_for_what_is_enabled() {
     assert_eq!(size(&full, u64::MAX)[B], 0xa80);
     assert_eq!(plain.lookup(0xd, 0, &USER), EMPTY);
     let compact = |xcr0: u64| full.lookup(0xd, 1, &Dynamic { xcr0, ..USER });
-    assert_eq!(
-        compact(0xe7),
-        [7, 0x240 + 0x100 + 0x40 + 0x200 + 0x400, 0, 0]
-    );
+    assert_eq!(compact(0xe7), [7, 0x240 + 0x100 + 0x40 + 0x200 + 0x400, 0, 0]);
     assert_eq!(compact(0xe3)[B], 0x240 + 0x40 + 0x200 + 0x400);
     assert_eq!(max.lookup(0xd, 1, &USER), [5, 0, 0, 0]);
     assert_eq!(max.lookup(0xd, 2, &USER), [0x100, 0x240, 0, 0]);
@@ -363,45 +261,24 @@ fn features_go_with_the_state_that_is_not_saved() {
         none.leaf1_ecx() & (Leaf1Ecx::XSAVE | Leaf1Ecx::AVX | Leaf1Ecx::FMA | Leaf1Ecx::F16C),
         Leaf1Ecx::empty()
     );
-    assert_eq!(
-        none.leaf7_ecx() & (Leaf7Ecx::VAES | Leaf7Ecx::AVX512_VBMI),
-        Leaf7Ecx::empty()
-    );
+    assert_eq!(none.leaf7_ecx() & (Leaf7Ecx::VAES | Leaf7Ecx::AVX512_VBMI), Leaf7Ecx::empty());
     assert_eq!(none.lookup(0xd, 1, &USER), EMPTY);
     let sse = with(3);
     assert!(sse.leaf1_ecx().contains(Leaf1Ecx::XSAVE) && !sse.leaf1_ecx().contains(Leaf1Ecx::AVX));
     assert_eq!(sse.xcr0(), 3);
     let avx = with(7);
-    assert!(
-        avx.leaf7_ebx().contains(Leaf7Ebx::AVX2)
-            && !avx.leaf7_ebx().intersects(needs_avx512::LEAF7_EBX)
-    );
-    assert_eq!(
-        avx.lookup(7, 1, &USER)[A] & Leaf7Sub1Eax::AVX512_BF16.bits(),
-        0
-    );
+    assert!(avx.leaf7_ebx().contains(Leaf7Ebx::AVX2) && !avx.leaf7_ebx().intersects(needs_avx512::LEAF7_EBX));
+    assert_eq!(avx.lookup(7, 1, &USER)[A] & Leaf7Sub1Eax::AVX512_BF16.bits(), 0);
     assert_eq!(with(0x67).xcr0(), 7, "half of the AVX-512 state is none");
 }
 
 #[test]
 fn speculation_controls_are_shown_where_they_work() {
     let off = &hosts()[2];
-    assert!(
-        !off.leaf7_edx()
-            .intersects(Leaf7Edx::IBRSB | Leaf7Edx::STIBP | Leaf7Edx::SSBD | Leaf7Edx::ARCH_CAPS)
-    );
-    let config = Config {
-        spec_ctrl: true,
-        ibpb: true,
-        arch_caps: Some(1),
-        invariant_tsc: true,
-        ..CONFIG
-    };
+    assert!(!off.leaf7_edx().intersects(Leaf7Edx::IBRSB | Leaf7Edx::STIBP | Leaf7Edx::SSBD | Leaf7Edx::ARCH_CAPS));
+    let config = Config { spec_ctrl: true, ibpb: true, arch_caps: Some(1), invariant_tsc: true, ..CONFIG };
     let on = Policy::new(everything, &config);
-    assert!(
-        on.leaf7_edx()
-            .contains(Leaf7Edx::IBRSB | Leaf7Edx::STIBP | Leaf7Edx::SSBD | Leaf7Edx::ARCH_CAPS)
-    );
+    assert!(on.leaf7_edx().contains(Leaf7Edx::IBRSB | Leaf7Edx::STIBP | Leaf7Edx::SSBD | Leaf7Edx::ARCH_CAPS));
     assert_eq!(on.arch_caps(), Some(1));
     assert!(on.ext_spec().contains(ExtSpecEbx::IBPB | ExtSpecEbx::IBRS));
     assert_eq!(on.lookup(0x8000_0007, 0, &USER), [0, 0, 0, 1 << 8]);
@@ -414,10 +291,7 @@ fn speculation_controls_are_shown_where_they_work() {
 fn hypervisor_leaves() {
     let policy = &hosts()[0];
     let leaf = |leaf, subleaf| policy.lookup(leaf, subleaf, &USER);
-    assert_eq!(
-        leaf(0x4000_0000, 0),
-        [0x4000_0005, 0x566e_6558, 0x6558_4d4d, 0x4d4d_566e]
-    );
+    assert_eq!(leaf(0x4000_0000, 0), [0x4000_0005, 0x566e_6558, 0x6558_4d4d, 0x4d4d_566e]);
     assert_eq!(leaf(0x4000_0001, 0), [0x0004_0011, 0, 0, 0]);
     assert_eq!(leaf(0x4000_0002, 0), [1, 0x4000_0000, 1, 0]);
     assert_eq!(leaf(0x4000_0003, 0), [6, 0, 2_000_000, 1]);

@@ -45,11 +45,7 @@ impl Xstate {
                 *slot = [leaf[A], leaf[B], leaf[C] & ALIGNED, 0];
             }
         }
-        Self {
-            mask,
-            instructions,
-            component,
-        }
+        Self { mask, instructions, component }
     }
 
     pub(super) const fn mask(&self) -> u64 {
@@ -58,31 +54,20 @@ impl Xstate {
 
     /// Size of what XSAVE writes with these components enabled.
     fn standard(&self, xcr0: u64) -> u32 {
-        self.enabled(xcr0)
-            .map(|c| c[A].saturating_add(c[B]))
-            .fold(FIXED, u32::max)
+        self.enabled(xcr0).map(|c| c[A].saturating_add(c[B])).fold(FIXED, u32::max)
     }
 
     /// Size of what XSAVEC writes with these components enabled.
     fn compacted(&self, xcr0: u64) -> u32 {
         self.enabled(xcr0).fold(FIXED, |end, c| {
-            let start = if c[C] & ALIGNED != 0 {
-                end.next_multiple_of(64)
-            } else {
-                end
-            };
+            let start = if c[C] & ALIGNED != 0 { end.next_multiple_of(64) } else { end };
             start.saturating_add(c[A])
         })
     }
 
     fn enabled(&self, xcr0: u64) -> impl Iterator<Item = &Component> {
         let wanted = xcr0 & self.mask;
-        self.component
-            .iter()
-            .enumerate()
-            .skip(2)
-            .filter(move |(n, _)| wanted >> n & 1 != 0)
-            .map(|(_, c)| c)
+        self.component.iter().enumerate().skip(2).filter(move |(n, _)| wanted >> n & 1 != 0).map(|(_, c)| c)
     }
 
     pub(super) fn leaf(&self, subleaf: u32, xcr0: u64) -> Leaf {
@@ -90,20 +75,10 @@ impl Xstate {
             return EMPTY;
         }
         match subleaf {
-            0 => [
-                self.mask as u32,
-                self.standard(xcr0),
-                self.standard(self.mask),
-                (self.mask >> 32) as u32,
-            ],
+            0 => [self.mask as u32, self.standard(xcr0), self.standard(self.mask), (self.mask >> 32) as u32],
             1 => {
                 let compacts = self.instructions & XsaveEax::XSAVEC.bits() != 0;
-                [
-                    self.instructions,
-                    if compacts { self.compacted(xcr0) } else { 0 },
-                    0,
-                    0,
-                ]
+                [self.instructions, if compacts { self.compacted(xcr0) } else { 0 }, 0, 0]
             }
             n => self.component.get(n as usize).copied().unwrap_or(EMPTY),
         }

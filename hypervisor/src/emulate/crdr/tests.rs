@@ -46,14 +46,8 @@ fn only_ts_of_cr0_changes() {
     assert_eq!(read_cr(Cr::Cr0, &view), Some(0x8005_0033));
     view.task_switched = true;
     assert_eq!(read_cr(Cr::Cr0, &view), Some(0x8005_003b));
-    assert_eq!(
-        write_cr(Cr::Cr0, 0x8005_0033, &view),
-        Some(CrWrite::TaskSwitched(false))
-    );
-    assert_eq!(
-        write_cr(Cr::Cr0, 0x8005_003b, &view),
-        Some(CrWrite::TaskSwitched(true))
-    );
+    assert_eq!(write_cr(Cr::Cr0, 0x8005_0033, &view), Some(CrWrite::TaskSwitched(false)));
+    assert_eq!(write_cr(Cr::Cr0, 0x8005_003b, &view), Some(CrWrite::TaskSwitched(true)));
     for bit in (0..64).filter(|&bit| bit != 3) {
         assert_eq!(write_cr(Cr::Cr0, 0x8005_0033 ^ 1 << bit, &view), None);
     }
@@ -67,14 +61,8 @@ fn the_other_control_registers() {
     assert_eq!(read_cr(Cr::Cr3, &view), Some(0x567_8000));
     assert_eq!(read_cr(Cr::Cr4, &view), Some(0x660));
     assert_eq!(read_cr(Cr::Cr8, &view), None);
-    assert_eq!(
-        write_cr(Cr::Cr2, u64::MAX, &view),
-        Some(CrWrite::Cr2(u64::MAX))
-    );
-    assert_eq!(
-        write_cr(Cr::Cr3, 0x9018, &view),
-        Some(CrWrite::NewBase(Mfn(9)))
-    );
+    assert_eq!(write_cr(Cr::Cr2, u64::MAX, &view), Some(CrWrite::Cr2(u64::MAX)));
+    assert_eq!(write_cr(Cr::Cr3, 0x9018, &view), Some(CrWrite::NewBase(Mfn(9))));
     assert_eq!(write_cr(Cr::Cr8, 0, &view), None);
 }
 
@@ -87,10 +75,7 @@ fn cr4_has_the_guests_choice_of_the_policys_bits() {
     assert_eq!(cr4(u64::MAX, &none), Some(CrWrite::Cr4(0x660)));
     for bit in 0..64 {
         let value = 1u64 << bit;
-        assert_eq!(
-            cr4(value, &all),
-            Some(CrWrite::Cr4(0x660 | value & CR4_GUEST))
-        );
+        assert_eq!(cr4(value, &all), Some(CrWrite::Cr4(0x660 | value & CR4_GUEST)));
     }
 }
 
@@ -99,19 +84,10 @@ fn hardware_has_no_fsgsbase_behind_the_guests_back() {
     let host = 0x0037_06f0;
     assert_eq!(hardware_cr4(0x660, host, false), host & !CR4_FSGSBASE);
     assert_eq!(hardware_cr4(0x660 | CR4_FSGSBASE, host, false), host);
-    assert_eq!(
-        hardware_cr4(CR4_FSGSBASE, host & !CR4_FSGSBASE, false) & CR4_FSGSBASE,
-        0
-    );
+    assert_eq!(hardware_cr4(CR4_FSGSBASE, host & !CR4_FSGSBASE, false) & CR4_FSGSBASE, 0);
     assert_eq!(hardware_cr4(0x660, host, true) & CR4_TSD, CR4_TSD);
-    assert_eq!(
-        hardware_cr4(0x660 | CR4_TSD, host, false) & CR4_TSD,
-        CR4_TSD
-    );
-    assert_eq!(
-        hardware_cr4(u64::MAX, host, false) & !(host | CR4_TSD | CR4_DE),
-        0
-    );
+    assert_eq!(hardware_cr4(0x660 | CR4_TSD, host, false) & CR4_TSD, CR4_TSD);
+    assert_eq!(hardware_cr4(u64::MAX, host, false) & !(host | CR4_TSD | CR4_DE), 0);
 }
 
 #[test]
@@ -136,15 +112,7 @@ fn breakpoints_stay_out_of_the_hole() {
             assert_eq!(regs.write(number, good, 0), Ok(()));
             assert_eq!(regs.read(number, 0), Ok(good));
         }
-        for bad in [
-            1 << 47,
-            HOLE_START - 1,
-            HOLE_START,
-            HOLE_END - 1,
-            HOLE_END - 8,
-            0xffff_8300_0000_0000,
-            1 << 63,
-        ] {
+        for bad in [1 << 47, HOLE_START - 1, HOLE_START, HOLE_END - 1, HOLE_END - 8, 0xffff_8300_0000_0000, 1 << 63] {
             assert_eq!(regs.write(number, bad, 0), Err(Errno::EPERM));
         }
         assert_eq!(regs.read(number, 0), Ok(u64::MAX));
@@ -159,10 +127,7 @@ fn dr6_and_dr7_keep_their_reserved_bits() {
     for bit in 0..64 {
         let value = 1u64 << bit;
         let ok = bit < 32;
-        assert_eq!(
-            regs.write(6, value, 0),
-            if ok { Ok(()) } else { Err(Errno::EINVAL) }
-        );
+        assert_eq!(regs.write(6, value, 0), if ok { Ok(()) } else { Err(Errno::EINVAL) });
         assert_eq!(regs.dr6 & !DR6_MASK, 0);
         assert_eq!(regs.dr6 & DR6_ONES, DR6_ONES);
         let wanted = match bit {
@@ -196,23 +161,10 @@ fn breakpoints_on_ports_are_emulated() {
     assert_eq!(regs.write(7, dr7, 0), Err(Errno::EPERM));
     regs.write(1, 0x71, CR4_DE).unwrap();
     regs.write(7, dr7, CR4_DE).unwrap();
-    assert_eq!(
-        (regs.dr7, regs.ports, regs.read(7, CR4_DE)),
-        (0x0060_0401, 0b0100, Ok(dr7 | 0x400))
-    );
+    assert_eq!((regs.dr7, regs.ports, regs.read(7, CR4_DE)), (0x0060_0401, 0b0100, Ok(dr7 | 0x400)));
     assert!(regs.active());
-    for (port, bytes, hits) in [
-        (0x6f, 1, 0),
-        (0x6f, 2, 2),
-        (0x70, 1, 2),
-        (0x71, 4, 2),
-        (0x72, 1, 0),
-    ] {
-        assert_eq!(
-            regs.port_hits(port, bytes, CR4_DE),
-            hits,
-            "{port:#x}+{bytes}"
-        );
+    for (port, bytes, hits) in [(0x6f, 1, 0), (0x6f, 2, 2), (0x70, 1, 2), (0x71, 4, 2), (0x72, 1, 0)] {
+        assert_eq!(regs.port_hits(port, bytes, CR4_DE), hits, "{port:#x}+{bytes}");
     }
     assert_eq!(regs.port_hits(0x70, 1, 0), 0);
     regs.write(7, 0, CR4_DE).unwrap();

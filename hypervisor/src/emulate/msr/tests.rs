@@ -96,9 +96,7 @@ const LISTED: &[(u32, u32)] = &[
 ];
 
 fn listed(index: u32) -> bool {
-    LISTED
-        .iter()
-        .any(|&(first, last)| (first..=last).contains(&index))
+    LISTED.iter().any(|&(first, last)| (first..=last).contains(&index))
 }
 
 fn all_policies() -> Vec<Policy> {
@@ -113,11 +111,7 @@ fn all_policies() -> Vec<Policy> {
 
 fn assert_fault(index: u32, value: u64, view: &MsrView<'_>) {
     assert_eq!(read(index, view), Read::Fault, "{index:#x}");
-    assert_eq!(
-        write(index, value, view),
-        Write::Fault,
-        "{index:#x} {value:#x}"
-    );
+    assert_eq!(write(index, value, view), Write::Fault, "{index:#x} {value:#x}");
 }
 
 /// The upper half of the number is looked at first, so the four inhabited blocks are tried number by number, and of
@@ -137,17 +131,8 @@ fn nothing_unlisted_gets_through() {
                 }
             }
             for block in (0..=0xffffu32).filter(|b| ![0, 0x4000, 0xc000, 0xc001].contains(b)) {
-                for low in [
-                    0,
-                    0xffff,
-                    LISTED[block as usize % LISTED.len()].0 & 0xffff,
-                    rng.next() as u32 & 0xffff,
-                ] {
-                    assert_fault(
-                        block << 16 | low,
-                        values[low as usize % values.len()],
-                        &view,
-                    );
+                for low in [0, 0xffff, LISTED[block as usize % LISTED.len()].0 & 0xffff, rng.next() as u32 & 0xffff] {
+                    assert_fault(block << 16 | low, values[low as usize % values.len()], &view);
                 }
             }
         }
@@ -223,10 +208,7 @@ fn fixed_values() {
     assert_eq!(read(0xc000_0080, &view), Read::Value(0x4d01));
     assert_eq!(write(0xc000_0080, 0x4d01, &view), Write::Ignore);
     assert_eq!(write(0xc000_0080, 0x4d00, &view), Write::Fault);
-    assert_eq!(
-        read(0x1a0, &view),
-        Read::Value(0x0085_0089 & !(1 << 7 | 1 << 18) | 1 << 11 | 1 << 12 | 1 << 23)
-    );
+    assert_eq!(read(0x1a0, &view), Read::Value(0x0085_0089 & !(1 << 7 | 1 << 18) | 1 << 11 | 1 << 12 | 1 << 23));
     assert_eq!(read(0x179, &view), Read::Value(1 << 24 | 1 << 11 | 2));
     assert_eq!(read(0x400, &view), Read::Value(u64::MAX));
     assert_eq!(read(0x408, &view), Read::Value(0));
@@ -237,19 +219,7 @@ fn fixed_values() {
     assert_eq!(write(0x4000_0000, 0x5001, &view), Write::Fault);
     assert_eq!(write(0x10, 0, &view), Write::Fault);
     // System call entry points and extended state are never a guest's.
-    for index in [
-        0xc000_0081,
-        0xc000_0082,
-        0xc000_0083,
-        0xc000_0084,
-        0x174,
-        0x175,
-        0x176,
-        0xda0,
-        0x808,
-        0x6a2,
-        0x79,
-    ] {
+    for index in [0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0x174, 0x175, 0x176, 0xda0, 0x808, 0x6a2, 0x79] {
         assert_fault(index, 0, &view);
     }
 }
@@ -257,21 +227,14 @@ fn fixed_values() {
 #[test]
 fn speculation_registers_follow_the_policy() {
     for (vendor, bits) in [(INTEL, 0b1000_0111), (AMD, 0b1000_0111)] {
-        let (off, on) = (
-            policy(vendor, u32::MAX, false),
-            policy(vendor, u32::MAX, true),
-        );
+        let (off, on) = (policy(vendor, u32::MAX, false), policy(vendor, u32::MAX, true));
         let (off, on) = (view(&off, &FULL), view(&on, &FULL));
         assert_fault(0x48, 0, &off);
         assert_fault(0x49, 1, &off);
         assert_eq!(read(0x48, &on), Read::Value(1));
         for bit in 0..64 {
             let value = 1u64 << bit;
-            let wanted = if value & bits != 0 {
-                Write::SpecCtrl(value)
-            } else {
-                Write::Fault
-            };
+            let wanted = if value & bits != 0 { Write::SpecCtrl(value) } else { Write::Fault };
             assert_eq!(write(0x48, value, &on), wanted, "bit {bit}");
         }
         assert_eq!(read(0x49, &on), Read::Fault);
@@ -290,10 +253,7 @@ fn registers_of_one_vendor() {
     assert_eq!(write(0xc001_0015, 0x10, &amd), Write::Ignore);
     assert_fault(0xc001_0015, 0, &intel);
     assert_eq!(read(0xc001_101b, &amd), Read::Value(13));
-    assert_eq!(
-        write(0xc001_1027, 0xffff_ffff, &amd),
-        Write::BreakpointMask(0, u32::MAX)
-    );
+    assert_eq!(write(0xc001_1027, 0xffff_ffff, &amd), Write::BreakpointMask(0, u32::MAX));
     assert_eq!(write(0xc001_1027, 1 << 32, &amd), Write::Fault);
     assert_eq!(read(0x198, &intel), Read::Value(0));
     assert_eq!(read(0x198, &amd), Read::Fault);

@@ -14,10 +14,7 @@ pub(super) const ARITHMETIC: u64 = CF | PF | AF | ZF | SF | OF;
 
 /// Arithmetic of two operands that writes the first, in the order of the encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "the variants are the instructions they are named after"
-)]
+#[expect(missing_docs, reason = "the variants are the instructions they are named after")]
 pub enum Alu {
     Add,
     Or,
@@ -30,10 +27,7 @@ pub enum Alu {
 
 /// Arithmetic of one operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "the variants are the instructions they are named after"
-)]
+#[expect(missing_docs, reason = "the variants are the instructions they are named after")]
 pub enum Unary {
     Inc,
     Dec,
@@ -43,10 +37,7 @@ pub enum Unary {
 
 /// A bit test that changes the bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "the variants are the instructions they are named after"
-)]
+#[expect(missing_docs, reason = "the variants are the instructions they are named after")]
 pub enum BitOp {
     Bts,
     Btr,
@@ -121,20 +112,14 @@ fn add(width: Width, a: u64, b: u64, carry: u64) -> (u64, u64) {
     let r = a.wrapping_add(b).wrapping_add(carry) & width.mask();
     let carries = (a & b) | ((a | b) & !r);
     let overflow = (a ^ r) & (b ^ r);
-    (
-        r,
-        of_result(width, r) | of_carries(width, carries, overflow, a ^ b ^ r),
-    )
+    (r, of_result(width, r) | of_carries(width, carries, overflow, a ^ b ^ r))
 }
 
 fn sub(width: Width, a: u64, b: u64, borrow: u64) -> (u64, u64) {
     let r = a.wrapping_sub(b).wrapping_sub(borrow) & width.mask();
     let borrows = (!a & b) | ((!a | b) & r);
     let overflow = (a ^ b) & (a ^ r);
-    (
-        r,
-        of_result(width, r) | of_carries(width, borrows, overflow, a ^ b ^ r),
-    )
+    (r, of_result(width, r) | of_carries(width, borrows, overflow, a ^ b ^ r))
 }
 
 fn logic(width: Width, r: u64) -> (u64, u64) {
@@ -142,11 +127,7 @@ fn logic(width: Width, r: u64) -> (u64, u64) {
 }
 
 fn of_result(width: Width, r: u64) -> u64 {
-    let parity = if (r as u8).count_ones().is_multiple_of(2) {
-        PF
-    } else {
-        0
-    };
+    let parity = if (r as u8).count_ones().is_multiple_of(2) { PF } else { 0 };
     let zero = if r == 0 { ZF } else { 0 };
     let sign = if r & width.sign() != 0 { SF } else { 0 };
     parity | zero | sign

@@ -19,19 +19,10 @@ struct Parser<'a> {
     segment_base: u64,
 }
 
-pub(super) fn parse(
-    bytes: &[u8],
-    regs: &Regs,
-    base: impl FnOnce(Segment) -> u64,
-) -> Result<Write, Reject> {
+pub(super) fn parse(bytes: &[u8], regs: &Regs, base: impl FnOnce(Segment) -> u64) -> Result<Write, Reject> {
     let mut cursor = Cursor::new(bytes);
     let (prefixes, opcode) = Prefixes::parse(&mut cursor, CODE);
-    let mut parser = Parser {
-        cursor,
-        prefixes,
-        regs,
-        segment_base: prefixes.segment.map_or(0, base),
-    };
+    let mut parser = Parser { cursor, prefixes, regs, segment_base: prefixes.segment.map_or(0, base) };
     let write = match opcode {
         0x0f => parser.two_byte(),
         opcode => parser.one_byte(opcode),
@@ -83,11 +74,7 @@ impl Parser<'_> {
 
     /// Width of the operand: even opcodes are the byte forms.
     fn width(&self, opcode: u8) -> Width {
-        if opcode & 1 == 0 {
-            Width::Byte
-        } else {
-            self.prefixes.width(CODE)
-        }
+        if opcode & 1 == 0 { Width::Byte } else { self.prefixes.width(CODE) }
     }
 
     fn operand(&self, code: u8, width: Width) -> Operand {
@@ -110,11 +97,7 @@ impl Parser<'_> {
     }
 
     /// Register to memory; `op` gets the register's value and which register it is.
-    fn register_form(
-        &mut self,
-        width: Width,
-        op: impl Fn(u64, Operand) -> WriteOp,
-    ) -> Result<Write, Reject> {
+    fn register_form(&mut self, width: Width, op: impl Fn(u64, Operand) -> WriteOp) -> Result<Write, Reject> {
         let (reg, memory) = Memory::parse(&mut self.cursor, &self.prefixes)?;
         let operand = self.operand(reg, width);
         self.finish(memory, width, op(operand.get(self.regs, width), operand))
@@ -124,11 +107,7 @@ impl Parser<'_> {
         let (number, memory) = self.extended()?;
         let alu = Alu::new(number).ok_or(Reject::Unlisted)?;
         let value = self.immediate(if opcode == 0x81 { width } else { Width::Byte });
-        let value = if opcode == 0x83 {
-            value as i8 as u64
-        } else {
-            value
-        };
+        let value = if opcode == 0x83 { value as i8 as u64 } else { value };
         // A 32-bit immediate of a 64-bit operation is sign-extended by `immediate`.
         self.finish(memory, width, WriteOp::Alu(alu, value & width.mask()))
     }
@@ -146,11 +125,7 @@ impl Parser<'_> {
     }
 
     fn store_absolute(&mut self, width: Width) -> Result<Write, Reject> {
-        let address = if self.prefixes.address {
-            self.cursor.i32() as u64
-        } else {
-            self.cursor.u64()
-        };
+        let address = if self.prefixes.address { self.cursor.i32() as u64 } else { self.cursor.u64() };
         let value = self.regs.rax & width.mask();
         self.finish(Memory::absolute(address), width, WriteOp::Store(value))
     }
@@ -186,11 +161,7 @@ impl Parser<'_> {
             return Err(Reject::Unlisted);
         }
         let source = opcode < 0xaa;
-        let step = Step {
-            source,
-            rep,
-            address,
-        };
+        let step = Step { source, rep, address };
         let op = if source {
             WriteOp::Load(linear(self.regs.rsi, &self.prefixes, self.segment_base), step)
         } else {
@@ -220,11 +191,6 @@ impl Parser<'_> {
         if addr & u64::from(width.bytes() - 1) != 0 {
             return Err(Reject::Misaligned);
         }
-        Ok(Write {
-            addr,
-            width,
-            op,
-            len,
-        })
+        Ok(Write { addr, width, op, len })
     }
 }

@@ -7,16 +7,11 @@ use super::super::std::{format, string::String, vec::Vec};
 use super::super::testing::Rng;
 use super::*;
 use iced_x86::{
-    Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    Register,
+    Code, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
 };
 
 pub(super) fn random_regs(rng: &mut Rng) -> Regs {
-    let mut regs = Regs {
-        rip: rng.next() >> 17,
-        rflags: 0x202,
-        ..Regs::default()
-    };
+    let mut regs = Regs { rip: rng.next() >> 17, rflags: 0x202, ..Regs::default() };
     for gpr in Gpr::ALL {
         gpr.set(&mut regs, rng.edge());
     }
@@ -64,15 +59,10 @@ fn listed(i: &Instruction) -> bool {
             | Movsd
             | Movsq
     );
-    let string = matches!(
-        i.mnemonic(),
-        Stosb | Stosw | Stosd | Stosq | Movsb | Movsw | Movsq
-    ) || matches!(i.code(), Code::Movsd_m32_m32);
+    let string = matches!(i.mnemonic(), Stosb | Stosw | Stosd | Stosq | Movsb | Movsw | Movsq)
+        || matches!(i.code(), Code::Movsd_m32_m32);
     let memory = string || i.op0_kind() == OpKind::Memory;
-    let segment_register = matches!(
-        i.code(),
-        Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg
-    );
+    let segment_register = matches!(i.code(), Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg);
     writes && memory && !segment_register && (string || i.mnemonic() != Movsd)
 }
 
@@ -81,10 +71,7 @@ fn written_at(i: &Instruction, regs: &Regs, fs: u64, gs: u64) -> Option<(u64, u3
     let mut factory = InstructionInfoFactory::new();
     let info = factory.info(i);
     let memory = info.used_memory().iter().find(|m| {
-        matches!(
-            m.access(),
-            OpAccess::Write | OpAccess::ReadWrite | OpAccess::ReadCondWrite | OpAccess::CondWrite
-        )
+        matches!(m.access(), OpAccess::Write | OpAccess::ReadWrite | OpAccess::ReadCondWrite | OpAccess::CondWrite)
     })?;
     let address = memory.virtual_address(0, |register, _, _| {
         Some(match register {
@@ -92,13 +79,8 @@ fn written_at(i: &Instruction, regs: &Regs, fs: u64, gs: u64) -> Option<(u64, u3
             Register::GS => gs,
             Register::ES | Register::CS | Register::SS | Register::DS => 0,
             _ => {
-                let whole =
-                    Gpr::new(register.full_register() as u8 - Register::RAX as u8).get(regs);
-                if register.size() == 4 {
-                    whole & 0xffff_ffff
-                } else {
-                    whole
-                }
+                let whole = Gpr::new(register.full_register() as u8 - Register::RAX as u8).get(regs);
+                if register.size() == 4 { whole & 0xffff_ffff } else { whole }
             }
         })
     })?;
@@ -115,16 +97,10 @@ fn check(bytes: &[u8], regs: &Regs, fs: u64, gs: u64) -> bool {
         Ok(ours) => {
             assert!(wanted, "{}", what());
             assert_eq!(u32::from(ours.len), theirs.len() as u32, "{}", what());
-            let by_register =
-                matches!(ours.op, WriteOp::Bit(..)) && theirs.op1_kind() == OpKind::Register;
-            let (address, size) =
-                written_at(&theirs, regs, fs, gs).unwrap_or_else(|| panic!("{}", what()));
+            let by_register = matches!(ours.op, WriteOp::Bit(..)) && theirs.op1_kind() == OpKind::Register;
+            let (address, size) = written_at(&theirs, regs, fs, gs).unwrap_or_else(|| panic!("{}", what()));
             assert_eq!(ours.width.bytes(), size, "{}", what());
-            assert!(
-                by_register || string || address == ours.addr,
-                "{address:x} {}",
-                what()
-            );
+            assert!(by_register || string || address == ours.addr, "{address:x} {}", what());
         }
         Err(Reject::Misaligned) => assert!(wanted, "{}", what()),
         Err(Reject::Unlisted) if wanted => assert!(string && regs.rcx as u32 == 0, "{}", what()),
@@ -164,20 +140,13 @@ fn all_opcodes_agree_with_the_other_decoder() {
 fn random_bytes_agree_with_the_other_decoder() {
     let mut rng = Rng::new();
     let likely = [
-        0x0f, 0x48, 0x89, 0x87, 0xab, 0xb3, 0xbb, 0xba, 0xb1, 0xc1, 0xc7, 0xf0, 0x66, 0x67, 0x65,
-        0xf3, 0x83, 0x81, 0x21, 0x44, 0x24, 0xa4, 0xa5, 0xaa, 0xa3, 0xff, 0x05, 0x04, 0x2e, 0x01,
+        0x0f, 0x48, 0x89, 0x87, 0xab, 0xb3, 0xbb, 0xba, 0xb1, 0xc1, 0xc7, 0xf0, 0x66, 0x67, 0x65, 0xf3, 0x83, 0x81,
+        0x21, 0x44, 0x24, 0xa4, 0xa5, 0xaa, 0xa3, 0xff, 0x05, 0x04, 0x2e, 0x01,
     ];
     for _ in 0..100_000 {
         let len = 1 + rng.below(15) as usize;
-        let bytes: Vec<u8> = (0..len)
-            .map(|_| {
-                if rng.below(3) == 0 {
-                    rng.next() as u8
-                } else {
-                    rng.pick(&likely)
-                }
-            })
-            .collect();
+        let bytes: Vec<u8> =
+            (0..len).map(|_| if rng.below(3) == 0 { rng.next() as u8 } else { rng.pick(&likely) }).collect();
         let regs = random_regs(&mut rng);
         check(&bytes, &regs, rng.edge(), rng.edge());
     }
@@ -191,30 +160,13 @@ fn write(bytes: &[u8], regs: &Regs) -> Write {
 fn the_plain_store_and_the_general_parser_agree() {
     let mut rng = Rng::new();
     for _ in 0..5_000 {
-        let mut bytes = [
-            0x48 | rng.next() as u8 & 7,
-            0x89,
-            rng.next() as u8 & 0xbf,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-        ];
-        rng.next().to_le_bytes()[..7]
-            .iter()
-            .zip(&mut bytes[3..])
-            .for_each(|(&r, b)| *b = r);
+        let mut bytes = [0x48 | rng.next() as u8 & 7, 0x89, rng.next() as u8 & 0xbf, 0, 0, 0, 0, 0, 0, 0];
+        rng.next().to_le_bytes()[..7].iter().zip(&mut bytes[3..]).for_each(|(&r, b)| *b = r);
         let regs = random_regs(&mut rng);
         let general = parse::parse(&bytes, &regs, flat);
         assert_eq!(decode(&bytes, &regs, flat), general, "{}", hex(&bytes));
         for cut in 0..bytes.len() {
-            assert_eq!(
-                decode(&bytes[..cut], &regs, flat).is_ok(),
-                parse::parse(&bytes[..cut], &regs, flat).is_ok()
-            );
+            assert_eq!(decode(&bytes[..cut], &regs, flat).is_ok(), parse::parse(&bytes[..cut], &regs, flat).is_ok());
         }
     }
 }
@@ -222,44 +174,29 @@ fn the_plain_store_and_the_general_parser_agree() {
 /// What Linux does to a page-table entry.
 #[test]
 fn linux_forms() {
-    let mut regs = Regs {
-        rdi: 0x1008,
-        rax: 0x77,
-        rsi: 0x8000_0000_1234_5067,
-        rip: 0x100,
-        rflags: 0x1_0202,
-        ..Regs::default()
-    };
+    let mut regs =
+        Regs { rdi: 0x1008, rax: 0x77, rsi: 0x8000_0000_1234_5067, rip: 0x100, rflags: 0x1_0202, ..Regs::default() };
     let set_pte = write(&[0x48, 0x89, 0x37], &regs);
-    assert_eq!(
-        (set_pte.addr, set_pte.width, set_pte.op),
-        (0x1008, Width::Qword, WriteOp::Store(regs.rsi))
-    );
+    assert_eq!((set_pte.addr, set_pte.width, set_pte.op), (0x1008, Width::Qword, WriteOp::Store(regs.rsi)));
     let outcome = set_pte.apply(1, &regs).unwrap();
     assert_eq!(outcome.entry, Some(regs.rsi));
     outcome.commit(&mut regs);
     assert_eq!((regs.rip, regs.rflags), (0x103, 0x202));
 
     // xchg %rax,(%rdi): ptep_get_and_clear.
-    let outcome = write(&[0x48, 0x87, 0x07], &regs)
-        .apply(0x1067, &regs)
-        .unwrap();
+    let outcome = write(&[0x48, 0x87, 0x07], &regs).apply(0x1067, &regs).unwrap();
     assert_eq!(outcome.entry, Some(0x77));
     outcome.commit(&mut regs);
     assert_eq!((regs.rax, regs.rip), (0x1067, 0x106));
 
     // lock btrl $1,(%rdi): ptep_set_wrprotect.
-    let outcome = write(&[0xf0, 0x0f, 0xba, 0x37, 0x01], &regs)
-        .apply(0x1067, &regs)
-        .unwrap();
+    let outcome = write(&[0xf0, 0x0f, 0xba, 0x37, 0x01], &regs).apply(0x1067, &regs).unwrap();
     assert_eq!(outcome.entry, Some(0x1065));
     outcome.commit(&mut regs);
     assert_eq!((regs.rflags, regs.rip), (0x203, 0x10b));
 
     // lock andb $0xfd,(%rdi).
-    let outcome = write(&[0xf0, 0x80, 0x27, 0xfd], &regs)
-        .apply(0xffff_ffff_ffff_ffff, &regs)
-        .unwrap();
+    let outcome = write(&[0xf0, 0x80, 0x27, 0xfd], &regs).apply(0xffff_ffff_ffff_ffff, &regs).unwrap();
     assert_eq!(outcome.entry, Some(0xffff_ffff_ffff_fffd));
 
     // lock cmpxchg %rsi,(%rdi), once with and once without the expected value.
@@ -273,28 +210,14 @@ fn linux_forms() {
 
 #[test]
 fn string_instructions_go_one_element_at_a_time() {
-    let mut regs = Regs {
-        rax: 5,
-        rcx: 2,
-        rdi: 0x2000,
-        rsi: 0x3000,
-        rip: 0x10,
-        rflags: 0x202,
-        ..Regs::default()
-    };
+    let mut regs = Regs { rax: 5, rcx: 2, rdi: 0x2000, rsi: 0x3000, rip: 0x10, rflags: 0x202, ..Regs::default() };
     let stos = write(&[0xf3, 0x48, 0xab], &regs);
     assert_eq!((stos.addr, stos.load()), (0x2000, None));
     stos.apply(9, &regs).unwrap().commit(&mut regs);
     assert_eq!((regs.rcx, regs.rdi, regs.rip), (1, 0x2008, 0x10));
-    write(&[0xf3, 0x48, 0xab], &regs)
-        .apply(9, &regs)
-        .unwrap()
-        .commit(&mut regs);
+    write(&[0xf3, 0x48, 0xab], &regs).apply(9, &regs).unwrap().commit(&mut regs);
     assert_eq!((regs.rcx, regs.rdi, regs.rip), (0, 0x2010, 0x13));
-    assert_eq!(
-        decode(&[0xf3, 0x48, 0xab], &regs, flat),
-        Err(Reject::Unlisted)
-    );
+    assert_eq!(decode(&[0xf3, 0x48, 0xab], &regs, flat), Err(Reject::Unlisted));
 
     regs.rflags |= DF;
     let movs = decode(&[0x65, 0x48, 0xa5], &regs, |_| 0x100).unwrap();
@@ -309,30 +232,17 @@ fn string_instructions_go_one_element_at_a_time() {
 /// A bit offset in a register is signed and reaches far beyond the operand.
 #[test]
 fn bit_offsets_are_not_cut() {
-    let regs = Regs {
-        rdi: 1 << 40,
-        rsi: 1 << 39,
-        ..Regs::default()
-    };
+    let regs = Regs { rdi: 1 << 40, rsi: 1 << 39, ..Regs::default() };
     let bts = [0x48, 0x0f, 0xab, 0x37];
     assert_eq!(write(&bts, &regs).addr, (1 << 40) + (1 << 36));
-    let regs = Regs {
-        rsi: (-1i64) as u64,
-        ..regs
-    };
-    assert_eq!(
-        (write(&bts, &regs).addr, write(&bts, &regs).op),
-        ((1 << 40) - 8, WriteOp::Bit(BitOp::Bts, 63))
-    );
+    let regs = Regs { rsi: (-1i64) as u64, ..regs };
+    assert_eq!((write(&bts, &regs).addr, write(&bts, &regs).op), ((1 << 40) - 8, WriteOp::Bit(BitOp::Bts, 63)));
     assert_eq!(write(&[0x66, 0x0f, 0xab, 0x37], &regs).addr, (1 << 40) - 2);
 }
 
 #[test]
 fn what_is_not_emulated_is_refused() {
-    let regs = Regs {
-        rdi: 0x1000,
-        ..Regs::default()
-    };
+    let regs = Regs { rdi: 0x1000, ..Regs::default() };
     for bytes in [
         &[0x48, 0x0f, 0xc7, 0x0f][..], // cmpxchg16b
         &[0x0f, 0xc7, 0x0f],           // cmpxchg8b
@@ -346,27 +256,10 @@ fn what_is_not_emulated_is_refused() {
         &[0x0f, 0x11, 0x07],           // movups
         &[0xc5, 0xfc, 0x11, 0x07],     // vmovups
     ] {
-        assert_eq!(
-            decode(bytes, &regs, flat),
-            Err(Reject::Unlisted),
-            "{}",
-            hex(bytes)
-        );
+        assert_eq!(decode(bytes, &regs, flat), Err(Reject::Unlisted), "{}", hex(bytes));
     }
-    assert_eq!(
-        decode(&[0xf0, 0x48, 0x89, 0x07], &regs, flat),
-        Err(Reject::Invalid)
-    );
-    assert_eq!(
-        decode(&[0x66, 0x0f, 0xc3, 0x07], &regs, flat),
-        Err(Reject::Invalid)
-    );
-    assert_eq!(
-        decode(&[0x48, 0x89, 0x47, 0x01], &regs, flat),
-        Err(Reject::Misaligned)
-    );
-    assert_eq!(
-        decode(&[0x48, 0x89, 0x87, 0x01], &regs, flat),
-        Err(Reject::Truncated)
-    );
+    assert_eq!(decode(&[0xf0, 0x48, 0x89, 0x07], &regs, flat), Err(Reject::Invalid));
+    assert_eq!(decode(&[0x66, 0x0f, 0xc3, 0x07], &regs, flat), Err(Reject::Invalid));
+    assert_eq!(decode(&[0x48, 0x89, 0x47, 0x01], &regs, flat), Err(Reject::Misaligned));
+    assert_eq!(decode(&[0x48, 0x89, 0x87, 0x01], &regs, flat), Err(Reject::Truncated));
 }

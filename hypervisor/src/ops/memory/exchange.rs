@@ -23,22 +23,14 @@ pub(super) fn run(vcpu: &Vcpu, arg: u64) -> Outcome {
         Err(error) => return Err(error).into(),
     };
     let mut done = args.nr_exchanged;
-    let outcome = Plan::new(&args, max_order(vcpu)).and_then(|plan| {
-        match mmu::other_domain(vcpu, args.input.domid)? {
-            None => plan.run(&vcpu.domain().account, &mut done),
-            Some(other) => plan.run(&other.account, &mut done),
-        }
+    let outcome = Plan::new(&args, max_order(vcpu)).and_then(|plan| match mmu::other_domain(vcpu, args.input.domid)? {
+        None => plan.run(&vcpu.domain().account, &mut done),
+        Some(other) => plan.run(&other.account, &mut done),
     });
     let at = arg.wrapping_add(offset_of!(MemoryExchange, nr_exchanged) as u64);
     match guest::write(GuestPtr::new(at), &done).and(outcome) {
         Ok(true) => Outcome::Done(0),
-        Ok(false) => Outcome::Again([
-            u64::from(hypercalls::memory::MemoryOp::EXCHANGE.0),
-            arg,
-            0,
-            0,
-            0,
-        ]),
+        Ok(false) => Outcome::Again([u64::from(hypercalls::memory::MemoryOp::EXCHANGE.0), arg, 0, 0, 0]),
         Err(error) => Err(error).into(),
     }
 }
@@ -72,12 +64,7 @@ struct Plan {
 impl Plan {
     fn new(args: &MemoryExchange, max_order: u8) -> Result<Self> {
         let (input, output) = (&args.input, &args.output);
-        let order = |order: u32| {
-            u8::try_from(order)
-                .ok()
-                .filter(|&o| o <= max_order)
-                .ok_or(Errno::EPERM)
-        };
+        let order = |order: u32| u8::try_from(order).ok().filter(|&o| o <= max_order).ok_or(Errno::EPERM);
         let (in_order, out_order) = (order(input.extent_order)?, order(output.extent_order)?);
         let frames = |extents: u64, order: u8| extents.checked_mul(1 << order).ok_or(Errno::EINVAL);
         if args.nr_exchanged > input.nr_extents
@@ -86,17 +73,11 @@ impl Plan {
         {
             return Err(Errno::EINVAL);
         }
-        if !input.extent_start.range_ok(input.nr_extents)
-            || !output.extent_start.range_ok(output.nr_extents)
-        {
+        if !input.extent_start.range_ok(input.nr_extents) || !output.extent_start.range_ok(output.nr_extents) {
             return Err(Errno::EFAULT);
         }
         let chunk = in_order.max(out_order);
-        let side = |list, order: u8| Side {
-            list,
-            order,
-            per_chunk: 1 << (chunk - order),
-        };
+        let side = |list, order: u8| Side { list, order, per_chunk: 1 << (chunk - order) };
         let input_side = side(input.extent_start, in_order);
         Ok(Self {
             input: input_side,
@@ -144,9 +125,7 @@ impl Plan {
     /// Reads at which indices of the output list which frame numbers are wanted.
     fn read_names(&self, chunk: u64) -> Result<Vec<(u64, u64)>> {
         let mut names = Vec::new();
-        names
-            .try_reserve(self.output.per_chunk as usize)
-            .map_err(|_| Errno::ENOMEM)?;
+        names.try_reserve(self.output.per_chunk as usize).map_err(|_| Errno::ENOMEM)?;
         for index in chunk * self.output.per_chunk..(chunk + 1) * self.output.per_chunk {
             names.push((index, guest::read_at(self.output.list, index)?));
         }
@@ -155,15 +134,9 @@ impl Plan {
 
     /// Takes a chunk of input away from the domain; on an error it has all of it again.
     fn steal<'a>(&self, account: &'a Account, chunk: u64) -> Result<Stolen<'a>> {
-        let mut stolen = Stolen {
-            account,
-            frames: Vec::new(),
-        };
+        let mut stolen = Stolen { account, frames: Vec::new() };
         let count = self.input.per_chunk * self.input.frames();
-        stolen
-            .frames
-            .try_reserve(count as usize)
-            .map_err(|_| Errno::ENOMEM)?;
+        stolen.frames.try_reserve(count as usize).map_err(|_| Errno::ENOMEM)?;
         for index in chunk * self.input.per_chunk..(chunk + 1) * self.input.per_chunk {
             let first = guest::read_at(self.input.list, index)?;
             for n in 0..self.input.frames() {
@@ -178,9 +151,7 @@ impl Plan {
 
     /// Gives an extent to the domain. There is no way back: a list that cannot be written any more is the domain's loss.
     fn give(&self, account: &Account, index: u64, pfn: Pfn, mfn: Mfn) -> Result<()> {
-        account
-            .adopt_instead(mfn, self.output.order)
-            .inspect_err(|_| buddy::free(mfn, self.output.order))?;
+        account.adopt_instead(mfn, self.output.order).inspect_err(|_| buddy::free(mfn, self.output.order))?;
         for n in 0..self.output.frames() {
             m2p::set(mfn.add(n), Pfn(pfn.0.wrapping_add(n)));
         }
@@ -197,12 +168,8 @@ struct Taken {
 impl Taken {
     fn new(order: u8, extents: u64) -> Result<Self> {
         let mut list = Vec::new();
-        list.try_reserve(extents as usize)
-            .map_err(|_| Errno::ENOMEM)?;
-        Ok(Self {
-            order,
-            extents: list,
-        })
+        list.try_reserve(extents as usize).map_err(|_| Errno::ENOMEM)?;
+        Ok(Self { order, extents: list })
     }
 
     fn into_extents(self) -> impl Iterator<Item = Mfn> {

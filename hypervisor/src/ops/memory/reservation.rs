@@ -19,8 +19,7 @@ const MAX_EXTENTS: u64 = (u32::MAX >> MEMOP_EXTENT_SHIFT) as u64;
 /// Runs the operation from extent `start` on.
 pub(super) fn run(vcpu: &Vcpu, op: MemoryOp, start: u64, arg: u64) -> Outcome {
     let read = guest::read(GuestPtr::new(arg)).ok();
-    let Some(call) = read.and_then(|args| Call::check(op, start, arg, args, max_order(vcpu)))
-    else {
+    let Some(call) = read.and_then(|args| Call::check(op, start, arg, args, max_order(vcpu))) else {
         return Outcome::Done(start as i64);
     };
     match mmu::other_domain(vcpu, call.args.domid) {
@@ -40,16 +39,8 @@ struct Call {
 }
 
 impl Call {
-    fn check(
-        op: MemoryOp,
-        start: u64,
-        arg: u64,
-        args: MemoryReservation,
-        max_order: u8,
-    ) -> Option<Self> {
-        let order = u8::try_from(args.extent_order)
-            .ok()
-            .filter(|&order| order <= max_order)?;
+    fn check(op: MemoryOp, start: u64, arg: u64, args: MemoryReservation, max_order: u8) -> Option<Self> {
+        let order = u8::try_from(args.extent_order).ok().filter(|&order| order <= max_order)?;
         let bits = memf_address_bits(args.mem_flags);
         let asks_for_too_much = bits != 0 && bits <= PAGE_SHIFT
             || args.mem_flags & MEMF_POPULATE_ON_DEMAND != 0 && op == MemoryOp::POPULATE_PHYSMAP;
@@ -60,13 +51,7 @@ impl Call {
         {
             return None;
         }
-        Some(Self {
-            op,
-            start,
-            arg,
-            args,
-            order,
-        })
+        Some(Self { op, start, arg, args, order })
     }
 
     fn run(&self, account: &Account) -> Outcome {
@@ -107,11 +92,7 @@ impl Call {
 
     fn increase(&self, account: &Account, index: u64) -> Result<()> {
         let mfn = self.allocate(account)?;
-        if self.args.extent_start.is_null() {
-            Ok(())
-        } else {
-            self.tell(account, index, mfn)
-        }
+        if self.args.extent_start.is_null() { Ok(()) } else { self.tell(account, index, mfn) }
     }
 
     fn populate(&self, account: &Account, index: u64) -> Result<()> {
@@ -149,53 +130,23 @@ mod tests {
     }
 
     fn call(op: MemoryOp, args: MemoryReservation, order: u8) -> Call {
-        Call {
-            op,
-            start: 0,
-            arg: 0x77,
-            args,
-            order,
-        }
+        Call { op, start: 0, arg: 0x77, args, order }
     }
 
     #[test]
     fn bad_numbers() {
-        let check =
-            |op, start, args: MemoryReservation| Call::check(op, start, 0, args, 9).is_some();
+        let check = |op, start, args: MemoryReservation| Call::check(op, start, 0, args, 9).is_some();
         let (populate, increase) = (MemoryOp::POPULATE_PHYSMAP, MemoryOp::INCREASE_RESERVATION);
         assert!(check(populate, 0, args(LISTS, 1)) && check(populate, 2, args(LISTS, 3)));
         assert!(check(populate, 0, args(LISTS, MAX_EXTENTS)));
-        for (start, extents) in [
-            (0, 0),
-            (3, 3),
-            (u64::MAX, 3),
-            (0, MAX_EXTENTS + 1),
-            (0, u64::MAX),
-        ] {
-            assert!(
-                !check(populate, start, args(LISTS, extents)),
-                "{start} of {extents}"
-            );
+        for (start, extents) in [(0, 0), (3, 3), (u64::MAX, 3), (0, MAX_EXTENTS + 1), (0, u64::MAX)] {
+            assert!(!check(populate, start, args(LISTS, extents)), "{start} of {extents}");
         }
         for order in [10, 256, 1 << 31, u32::MAX] {
-            assert!(!check(
-                populate,
-                0,
-                MemoryReservation {
-                    extent_order: order,
-                    ..args(LISTS, 1)
-                }
-            ));
+            assert!(!check(populate, 0, MemoryReservation { extent_order: order, ..args(LISTS, 1) }));
         }
         for mem_flags in [1, 12, MEMF_POPULATE_ON_DEMAND] {
-            assert!(!check(
-                populate,
-                0,
-                MemoryReservation {
-                    mem_flags,
-                    ..args(LISTS, 1)
-                }
-            ));
+            assert!(!check(populate, 0, MemoryReservation { mem_flags, ..args(LISTS, 1) }));
         }
         for list in [hypercalls::addr::HOLE_START - 8, u64::MAX - 7] {
             assert!(!check(populate, 0, args(list, 2)));
@@ -214,21 +165,13 @@ mod tests {
         let got = [Mfn(peek(w.page, 0)), Mfn(peek(w.page, 1))];
         assert_eq!(m2p::get(got[0].add(1)), Some(Pfn(101)));
         assert_eq!(m2p::get(got[1]), Some(Pfn(104)));
-        assert_eq!(
-            populate.run(&w.account),
-            Outcome::Done(0),
-            "the maximum is reached"
-        );
+        assert_eq!(populate.run(&w.account), Outcome::Done(0), "the maximum is reached");
         let decrease = call(MemoryOp::DECREASE_RESERVATION, args(list, 2), 1);
         w.list(0, &[got[0].0, got[1].0]);
         assert_eq!(decrease.run(&w.account), Outcome::Done(2));
         assert_eq!(w.account.owned(), 16);
         assert!(!w.owns(got[0]) && m2p::get(got[0]).is_none());
-        assert_eq!(
-            decrease.run(&w.account),
-            Outcome::Done(0),
-            "given up already"
-        );
+        assert_eq!(decrease.run(&w.account), Outcome::Done(0), "given up already");
     }
 
     #[test]
@@ -249,16 +192,10 @@ mod tests {
         let list = w.input(8);
         arch::cpu::preempt_after(Some(2));
         let decrease = call(MemoryOp::DECREASE_RESERVATION, args(list, 8), 0);
-        assert_eq!(
-            decrease.run(&w.account),
-            Outcome::Again([3 << 6 | 1, 0x77, 0, 0, 0])
-        );
+        assert_eq!(decrease.run(&w.account), Outcome::Again([3 << 6 | 1, 0x77, 0, 0, 0]));
         assert_eq!(w.account.owned(), 13);
         arch::cpu::preempt_after(None);
-        let rest = Call {
-            start: 3,
-            ..decrease
-        };
+        let rest = Call { start: 3, ..decrease };
         assert_eq!(rest.run(&w.account), Outcome::Done(8));
         assert_eq!(w.account.owned(), 8);
     }

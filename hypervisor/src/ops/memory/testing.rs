@@ -25,15 +25,11 @@ impl World {
     pub(super) fn new() -> Self {
         let machine = mm::hosted::boot(256, 1);
         let account = Account::open(DomId(1), 16).expect("new number");
-        let frames: Vec<_> = (0..16)
-            .map(|_| account.populate(0, buddy::ANYWHERE).expect("memory"))
-            .collect();
+        let frames: Vec<_> = (0..16).map(|_| account.populate(0, buddy::ANYWHERE).expect("memory")).collect();
         for (pfn, mfn) in (0..).zip(&frames) {
             m2p::set(*mfn, Pfn(pfn));
         }
-        let tables: Vec<_> = (0..4)
-            .map(|_| buddy::alloc(0, buddy::ANYWHERE).expect("memory"))
-            .collect();
+        let tables: Vec<_> = (0..4).map(|_| buddy::alloc(0, buddy::ANYWHERE).expect("memory")).collect();
         let page = buddy::alloc(0, buddy::ANYWHERE).expect("memory");
         for table in &tables {
             (0..512).for_each(|n| poke(*table, n, 0));
@@ -43,12 +39,7 @@ impl World {
         }
         poke(tables[3], 1, page.maddr().0 | TABLE);
         arch::guest::set_root(tables[0]);
-        Self {
-            account,
-            frames,
-            page,
-            _machine: machine,
-        }
+        Self { account, frames, page, _machine: machine }
     }
 
     pub(super) fn list(&self, at: usize, values: &[u64]) -> u64 {

@@ -32,13 +32,7 @@ struct World {
 }
 
 fn domain(id: DomId, privileged: bool) -> Arc<Domain> {
-    let config = Config {
-        id,
-        privileged,
-        vcpus: 1,
-        max_pages: 64,
-        io: IoRights::none(),
-    };
+    let config = Config { id, privileged, vcpus: 1, max_pages: 64, io: IoRights::none() };
     create::domain(config).expect("a new number and enough memory")
 }
 
@@ -49,23 +43,14 @@ fn vcpu(domain: &Domain) -> &Vcpu {
 impl World {
     fn new() -> Self {
         let machine = mm::hosted::boot(1024, 1);
-        let frames: Vec<_> = (0..5)
-            .map(|_| buddy::alloc(0, buddy::ANYWHERE).expect("memory"))
-            .collect();
-        frames
-            .iter()
-            .for_each(|&frame| (0..512).for_each(|n| poke(frame, n, 0)));
+        let frames: Vec<_> = (0..5).map(|_| buddy::alloc(0, buddy::ANYWHERE).expect("memory")).collect();
+        frames.iter().for_each(|&frame| (0..512).for_each(|n| poke(frame, n, 0)));
         for (level, pair) in frames.windows(2).enumerate() {
             poke(pair[0], usize::from(level == 3), pair[1].maddr().0 | TABLE);
         }
         arch::guest::set_root(frames[0]);
         let (controller, other) = (domain(CONTROLLER, true), domain(OTHER, false));
-        Self {
-            controller,
-            other,
-            list: frames[4],
-            _machine: machine,
-        }
+        Self { controller, other, list: frames[4], _machine: machine }
     }
 
     fn update(&self, caller: &Domain, ptr: Maddr, val: u64, foreigndom: u64) -> Outcome {
@@ -76,10 +61,7 @@ impl World {
 }
 
 fn frame(domain: &Domain) -> Mfn {
-    let mfn = domain
-        .account
-        .populate(0, buddy::ANYWHERE)
-        .expect("within its limit");
+    let mfn = domain.account.populate(0, buddy::ANYWHERE).expect("within its limit");
     (0..512).for_each(|n| poke(mfn, n, 0));
     mfn
 }
@@ -87,11 +69,7 @@ fn frame(domain: &Domain) -> Mfn {
 /// A pinned L1 table without entries.
 fn l1_table(domain: &Domain) -> Mfn {
     let table = frame(domain);
-    domain
-        .page_tables
-        .lock()
-        .pin(&domain.tables_ctx(), table, 1)
-        .expect("an empty table is valid");
+    domain.page_tables.lock().pin(&domain.tables_ctx(), table, 1).expect("an empty table is valid");
     table
 }
 
@@ -106,21 +84,13 @@ const fn tables_of(domain: DomId, frames: DomId) -> u64 {
 #[test]
 fn names_of_frames() {
     let world = World::new();
-    let of = |domain: &Domain, id: DomId| {
-        frames_of(vcpu(domain), id).map(|frames| frames.owner(vcpu(domain)))
-    };
+    let of = |domain: &Domain, id: DomId| frames_of(vcpu(domain), id).map(|frames| frames.owner(vcpu(domain)));
     assert_eq!(of(&world.controller, DomId::SELF), Ok(CONTROLLER));
     assert_eq!(of(&world.controller, CONTROLLER), Err(Errno::ESRCH));
     assert_eq!(of(&world.controller, DomId(903)), Err(Errno::ESRCH));
     assert_eq!(of(&world.controller, OTHER), Ok(OTHER));
-    assert!(matches!(
-        frames_of(vcpu(&world.controller), DomId::IO),
-        Ok(Frames::Io)
-    ));
-    assert!(matches!(
-        frames_of(vcpu(&world.controller), DomId::XEN),
-        Ok(Frames::Hypervisor)
-    ));
+    assert!(matches!(frames_of(vcpu(&world.controller), DomId::IO), Ok(Frames::Io)));
+    assert!(matches!(frames_of(vcpu(&world.controller), DomId::XEN), Ok(Frames::Hypervisor)));
     assert_eq!(of(&world.other, DomId::SELF), Ok(OTHER));
     for id in [CONTROLLER, DomId::IO, DomId::XEN] {
         assert_eq!(of(&world.other, id), Err(Errno::EPERM), "{id:?}");
@@ -137,49 +107,18 @@ fn tables_of_another_domain() {
     let entry = |mfn: Mfn| mfn.maddr().0 | TABLE;
 
     let both = tables_of(OTHER, OTHER);
-    assert_eq!(
-        world.update(controller, slot(5), entry(theirs), both),
-        Outcome::Done(0)
-    );
+    assert_eq!(world.update(controller, slot(5), entry(theirs), both), Outcome::Done(0));
     assert_eq!(Mfn(peek(table, 5) >> 12), theirs);
-    assert_eq!(
-        world.update(controller, slot(6), entry(mine), both),
-        error(Errno::EBUSY),
-        "not the named owner's"
-    );
+    assert_eq!(world.update(controller, slot(6), entry(mine), both), error(Errno::EBUSY), "not the named owner's");
     let shared = tables_of(OTHER, DomId::SELF);
-    assert_eq!(
-        world.update(controller, slot(6), entry(mine), shared),
-        Outcome::Done(0)
-    );
-    assert_eq!(
-        world.update(controller, slot(6), 0, shared),
-        Outcome::Done(0)
-    );
-    assert_eq!(
-        world.update(controller, slot(6), entry(Mfn(1 << 30)), both),
-        error(Errno::EPERM),
-        "no RAM"
-    );
+    assert_eq!(world.update(controller, slot(6), entry(mine), shared), Outcome::Done(0));
+    assert_eq!(world.update(controller, slot(6), 0, shared), Outcome::Done(0));
+    assert_eq!(world.update(controller, slot(6), entry(Mfn(1 << 30)), both), error(Errno::EPERM), "no RAM");
 
-    assert_eq!(
-        world.update(controller, slot(5), 0, u64::from(OTHER.0)),
-        error(Errno::EINVAL),
-        "not the caller's"
-    );
-    assert_eq!(
-        world.update(other, slot(5), 0, tables_of(CONTROLLER, DomId::SELF)),
-        error(Errno::EPERM)
-    );
-    assert_eq!(
-        world.update(other, slot(5), 0, tables_of(DomId(903), DomId::SELF)),
-        error(Errno::ESRCH)
-    );
-    assert_eq!(
-        world.update(other, slot(5), 0, tables_of(OTHER, DomId::SELF)),
-        Outcome::Done(0),
-        "named by itself"
-    );
+    assert_eq!(world.update(controller, slot(5), 0, u64::from(OTHER.0)), error(Errno::EINVAL), "not the caller's");
+    assert_eq!(world.update(other, slot(5), 0, tables_of(CONTROLLER, DomId::SELF)), error(Errno::EPERM));
+    assert_eq!(world.update(other, slot(5), 0, tables_of(DomId(903), DomId::SELF)), error(Errno::ESRCH));
+    assert_eq!(world.update(other, slot(5), 0, tables_of(OTHER, DomId::SELF)), Outcome::Done(0), "named by itself");
     assert_eq!(peek(table, 5), 0);
 }
 
@@ -188,18 +127,9 @@ fn machine_to_physical_of_another_domain() {
     let world = World::new();
     let theirs = frame(&world.other);
     let at = Maddr(theirs.maddr().0 | MACHPHYS_UPDATE);
-    assert_eq!(
-        world.update(&world.controller, at, 77, tables_of(OTHER, OTHER)),
-        error(Errno::EPERM)
-    );
-    assert_eq!(
-        world.update(&world.controller, at, 77, SELF),
-        error(Errno::EINVAL)
-    );
-    assert_eq!(
-        world.update(&world.controller, at, 77, u64::from(OTHER.0)),
-        Outcome::Done(0)
-    );
+    assert_eq!(world.update(&world.controller, at, 77, tables_of(OTHER, OTHER)), error(Errno::EPERM));
+    assert_eq!(world.update(&world.controller, at, 77, SELF), error(Errno::EINVAL));
+    assert_eq!(world.update(&world.controller, at, 77, u64::from(OTHER.0)), Outcome::Done(0));
     let page = PageRef::get(theirs, OTHER).expect("it is theirs");
     assert_eq!(m2p::get(page.mfn()), Some(Pfn(77)));
 }
@@ -212,8 +142,5 @@ fn own_number_is_no_name() {
     let none: Args = [LIST, 0, 0, number, 0];
     assert_eq!(mmu_update(caller, &none), error(Errno::ESRCH));
     assert_eq!(mmuext_op(caller, &none), error(Errno::ESRCH));
-    assert_eq!(
-        update_va_mapping_otherdomain(caller, &[LIST, 0, 0, number, 0]),
-        error(Errno::ESRCH)
-    );
+    assert_eq!(update_va_mapping_otherdomain(caller, &[LIST, 0, 0, number, 0]), error(Errno::ESRCH));
 }

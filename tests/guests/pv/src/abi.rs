@@ -201,7 +201,5 @@ const _: () = {
     use core::mem::{offset_of, size_of};
     assert!(size_of::<StartInfo>() == 1168 && offset_of!(StartInfo, first_p2m_pfn) == 1152);
     assert!(offset_of!(StartInfo, mfn_list) == 104 && offset_of!(StartInfo, console) == 72);
-    assert!(
-        size_of::<TrapInfo>() == 16 && size_of::<MmuExt>() == 24 && size_of::<Multicall>() == 64
-    );
+    assert!(size_of::<TrapInfo>() == 16 && size_of::<MmuExt>() == 24 && size_of::<Multicall>() == 64);
 };

@@ -37,10 +37,7 @@ impl Write for Line {
 
 /// Writes formatted text to the hypervisor's console.
 pub fn print(args: fmt::Arguments<'_>) {
-    let mut line = Line {
-        text: [0; LINE],
-        len: 0,
-    };
+    let mut line = Line { text: [0; LINE], len: 0 };
     let _ = line.write_fmt(args);
     line.flush();
 }

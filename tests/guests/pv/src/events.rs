@@ -59,11 +59,7 @@ pub fn selector() -> &'static AtomicU64 {
 
 /// Returns the faulting address of the last page fault; 0 before the page is mapped.
 pub fn cr2() -> u64 {
-    if shared_info() == 0 {
-        0
-    } else {
-        word(info_offset() + shared::CR2).load(SeqCst)
-    }
+    if shared_info() == 0 { 0 } else { word(info_offset() + shared::CR2).load(SeqCst) }
 }
 
 /// Returns the address of the current vCPU's `vcpu_time_info`.

@@ -68,11 +68,7 @@ pub fn mmu_update(requests: &[MmuUpdate]) -> (i64, u32) {
 
 /// Changes one page-table entry by `mmu_update`.
 pub fn set_entry(maddr: u64, entry: u64) -> i64 {
-    mmu_update(&[MmuUpdate {
-        ptr: maddr,
-        val: entry,
-    }])
-    .0
+    mmu_update(&[MmuUpdate { ptr: maddr, val: entry }]).0
 }
 
 /// Makes an `mmuext_op` call of several commands; returns the result and the number of commands done.
@@ -101,11 +97,7 @@ pub fn multicall(calls: &mut [Multicall]) -> i64 {
 /// Returns a multicall entry.
 pub fn call(op: u64, args: [u64; 5]) -> Multicall {
     let [a, b, c, d, e] = args;
-    Multicall {
-        op,
-        result: 0x5a5a,
-        args: [a, b, c, d, e, 0],
-    }
+    Multicall { op, result: 0x5a5a, args: [a, b, c, d, e, 0] }
 }
 
 /// Makes an `event_channel_op` call.

@@ -109,11 +109,7 @@ pub fn walk_from(l4: u64, va: u64, level: u32) -> Option<Entry> {
         let slot = index(va, at);
         let value = entry(table, slot).load(SeqCst);
         if at == level {
-            return Some(Entry {
-                maddr: maddr(table) + 8 * slot as u64,
-                value,
-                table,
-            });
+            return Some(Entry { maddr: maddr(table) + 8 * slot as u64, value, table });
         }
         if value & pte::P == 0 {
             return None;
@@ -125,8 +121,7 @@ pub fn walk_from(l4: u64, va: u64, level: u32) -> Option<Entry> {
 
 /// Walks the kernel's tables down to the L1 entry of `va`.
 pub fn l1_entry(va: u64) -> Entry {
-    walk_from(l4(), va, 1)
-        .unwrap_or_else(|| report::abort("walk", format_args!("nothing mapped near {va:#x}")))
+    walk_from(l4(), va, 1).unwrap_or_else(|| report::abort("walk", format_args!("nothing mapped near {va:#x}")))
 }
 
 /// Maps a page of the initial mapping read-only.
@@ -162,14 +157,8 @@ pub fn reference(va: u64, flags: u64) -> u64 {
 
 /// Writes a page-table entry by `mmu_update`; ends the guest if the hypervisor refuses.
 pub fn set(maddr: u64, value: u64) {
-    let (result, _) = mmu_update(&[MmuUpdate {
-        ptr: maddr,
-        val: value,
-    }]);
+    let (result, _) = mmu_update(&[MmuUpdate { ptr: maddr, val: value }]);
     if result != 0 {
-        report::abort(
-            "mmu-update",
-            format_args!("{maddr:#x} to {value:#x} got {result}"),
-        );
+        report::abort("mmu-update", format_args!("{maddr:#x} to {value:#x} got {result}"));
     }
 }

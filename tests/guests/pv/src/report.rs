@@ -31,11 +31,7 @@ pub fn skip(name: &str, why: &str) {
 ///
 /// The C hypervisor halts instead of switching off when it has no ACPI; a runner ends the machine at the `done` line.
 pub fn finish() -> ! {
-    println!(
-        "done {} {}",
-        PASSED.load(Ordering::Relaxed),
-        FAILED.load(Ordering::Relaxed)
-    );
+    println!("done {} {}", PASSED.load(Ordering::Relaxed), FAILED.load(Ordering::Relaxed));
     loop {
         // SCHEDOP_shutdown with SHUTDOWN_poweroff.
         let reason = 0u32;

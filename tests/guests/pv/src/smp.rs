@@ -77,8 +77,7 @@ pub fn context_for(id: u32, function: extern "C" fn() -> !) -> u64 {
     set(context::SS, abi::FLAT_SS);
     let table: TrapInfoTable = trap::table();
     for (i, entry) in table.iter().take(256).enumerate() {
-        let first =
-            u64::from(entry.vector) | u64::from(entry.flags) << 8 | u64::from(entry.cs) << 16;
+        let first = u64::from(entry.vector) | u64::from(entry.flags) << 8 | u64::from(entry.cs) << 16;
         set(context::TRAPS + 2 * i, first);
         set(context::TRAPS + 2 * i + 1, entry.address);
     }

@@ -44,11 +44,7 @@ pub fn info() -> TimeInfo {
 impl TimeInfo {
     /// Returns the nanoseconds in `ticks` of the TSC.
     pub fn scale(&self, ticks: u64) -> u64 {
-        let ticks = if self.shift >= 0 {
-            ticks << self.shift
-        } else {
-            ticks >> -self.shift
-        };
+        let ticks = if self.shift >= 0 { ticks << self.shift } else { ticks >> -self.shift };
         ((u128::from(ticks) * u128::from(self.mul)) >> 32) as u64
     }
     /// Returns the system time at a TSC value.

@@ -186,12 +186,7 @@ pub type TrapInfoTable = [TrapInfo; 257];
 
 /// Returns the trap table that is installed at first: all vectors, 3, 4 and 0x80 open to user mode.
 pub fn table() -> TrapInfoTable {
-    let mut table = [TrapInfo {
-        vector: 0,
-        flags: 0,
-        cs: abi::FLAT_CS64 as u16,
-        address: 0,
-    }; 257];
+    let mut table = [TrapInfo { vector: 0, flags: 0, cs: abi::FLAT_CS64 as u16, address: 0 }; 257];
     for vector in 0..=255u8 {
         let entry = &mut table[usize::from(vector)];
         entry.vector = vector;
@@ -204,18 +199,8 @@ pub fn table() -> TrapInfoTable {
 /// Changes one vector's flags (2 bits of privilege level, bit 2 "masks events").
 pub fn set_flags(vector: u8, flags: u8) -> i64 {
     let cs = abi::FLAT_CS64 as u16;
-    let entry = TrapInfo {
-        vector,
-        flags,
-        cs,
-        address: stub(vector.into()),
-    };
-    let end = TrapInfo {
-        vector: 0,
-        flags: 0,
-        cs: 0,
-        address: 0,
-    };
+    let entry = TrapInfo { vector, flags, cs, address: stub(vector.into()) };
+    let end = TrapInfo { vector: 0, flags: 0, cs: 0, address: 0 };
     hypercall1(nr::SET_TRAP_TABLE, (&raw const *&[entry, end]) as u64)
 }
 
@@ -308,10 +293,7 @@ fn unexpected(frame: &Frame) -> ! {
     println!("cr2 {:#x}", events::cr2());
     report::abort(
         "unexpected-trap",
-        format_args!(
-            "vector {} error {:#x} at {:#x}",
-            frame.vector, frame.error, frame.rip
-        ),
+        format_args!("vector {} error {:#x} at {:#x}", frame.vector, frame.error, frame.rip),
     )
 }
 

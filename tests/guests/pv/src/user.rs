@@ -49,23 +49,14 @@ fn must(what: &str, result: i64) {
 pub fn build() -> Space {
     let data = mem::alloc_contiguous(DATA_PAGES as usize);
     let l1 = mem::table(|table| fill_l1(table, data));
-    let l2 =
-        mem::table(|t| mem::entry(t, index(CODE, 2)).store(mem::reference(l1, pte::TABLE), SeqCst));
-    let l3 =
-        mem::table(|t| mem::entry(t, index(CODE, 3)).store(mem::reference(l2, pte::TABLE), SeqCst));
+    let l2 = mem::table(|t| mem::entry(t, index(CODE, 2)).store(mem::reference(l1, pte::TABLE), SeqCst));
+    let l3 = mem::table(|t| mem::entry(t, index(CODE, 3)).store(mem::reference(l2, pte::TABLE), SeqCst));
     let slot = mem::reference(l3, pte::TABLE);
     let l4 = mem::table(|t| mem::entry(t, index(CODE, 4)).store(slot, SeqCst));
     mem::set(mem::maddr(mem::l4()) + 8 * index(CODE, 4) as u64, slot);
     must("pin", mmuext_op(mmuext::PIN_L4, mem::mfn(l4), 0));
-    must(
-        "new user base",
-        mmuext_op(mmuext::NEW_USER_BASEPTR, mem::mfn(l4), 0),
-    );
-    Space {
-        l4,
-        tables: [l3, l2, l1],
-        data,
-    }
+    must("new user base", mmuext_op(mmuext::NEW_USER_BASEPTR, mem::mfn(l4), 0));
+    Space { l4, tables: [l3, l2, l1], data }
 }
 
 fn fill_l1(table: u64, data: u64) {
@@ -94,14 +85,7 @@ pub fn address(symbol: *const u8) -> u64 {
 
 /// Returns a frame for user mode: 64-bit, at `rip`, with a stack, events on.
 pub fn frame(rip: u64) -> Frame {
-    Frame {
-        rip,
-        cs_mask: FLAT_CS64,
-        ss: FLAT_SS,
-        rsp: STACK - 64,
-        rflags: 0x202,
-        ..Frame::default()
-    }
+    Frame { rip, cs_mask: FLAT_CS64, ss: FLAT_SS, rsp: STACK - 64, rflags: 0x202, ..Frame::default() }
 }
 
 core::arch::global_asm!(

@@ -65,9 +65,7 @@ const _: () = assert!(size_of::<Vcpu>() <= 4096);
 pub fn current() -> &'static Vcpu {
     let rsp: u64;
     // SAFETY: reads a register.
-    unsafe {
-        core::arch::asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags))
-    };
+    unsafe { core::arch::asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags)) };
     let base = rsp & !(STACK_SIZE as u64 - 1);
     // SAFETY: every stack is STACK_SIZE bytes, so aligned, zero at first, and starts with this vCPU's data, for
     // which zero is a valid value; only this vCPU refers to it.

@@ -62,34 +62,16 @@ fn calibrate() {
 }
 
 fn hypercalls() {
-    show(
-        "null-hypercall",
-        10 * ticks(|| drop_result(xen_version(0, 0))),
-    );
+    show("null-hypercall", 10 * ticks(|| drop_result(xen_version(0, 0))));
     let mut calls = [call(nr::XEN_VERSION, [0; 5]); 64];
     let short = ticks(|| drop_result(multicall(&mut calls[..32])));
     let long = ticks(|| drop_result(multicall(&mut calls)));
     show("multicall-entry", (long - short) * 10 / 32);
-    show(
-        "multicall-empty",
-        10 * ticks(|| drop_result(multicall(&mut []))),
-    );
-    show(
-        "stack-switch",
-        10 * ticks(|| drop_result(stack_switch(mem::l4()))),
-    );
-    show(
-        "set-segment-base-fs",
-        10 * ticks(|| drop_result(hypercall2(nr::SET_SEGMENT_BASE, 0, 0x1000))),
-    );
-    show(
-        "fpu-taskswitch",
-        10 * ticks(|| drop_result(hypercall1(nr::FPU_TASKSWITCH, 0))),
-    );
-    show(
-        "sched-yield",
-        10 * ticks(|| drop_result(hypercall2(nr::SCHED_OP, 0, 0))),
-    );
+    show("multicall-empty", 10 * ticks(|| drop_result(multicall(&mut []))));
+    show("stack-switch", 10 * ticks(|| drop_result(stack_switch(mem::l4()))));
+    show("set-segment-base-fs", 10 * ticks(|| drop_result(hypercall2(nr::SET_SEGMENT_BASE, 0, 0x1000))));
+    show("fpu-taskswitch", 10 * ticks(|| drop_result(hypercall1(nr::FPU_TASKSWITCH, 0))));
+    show("sched-yield", 10 * ticks(|| drop_result(hypercall2(nr::SCHED_OP, 0, 0))));
     show(
         "cpuid-forced",
         10 * ticks(|| {
@@ -106,9 +88,7 @@ fn hypercalls() {
         "rdmsr-gs-base",
         10 * ticks(|| {
             // SAFETY: reads a register that the hypervisor emulates.
-            unsafe {
-                core::arch::asm!("rdmsr", in("ecx") 0xc000_0101u32, out("eax") _, out("edx") _)
-            };
+            unsafe { core::arch::asm!("rdmsr", in("ecx") 0xc000_0101u32, out("eax") _, out("edx") _) };
         }),
     );
 }
@@ -191,41 +171,14 @@ fn in_user(code: u64) -> u64 {
 
 fn user_mode() {
     user::build();
-    errno!(
-        "register-syscall",
-        trap::register(2, 1, &raw const bench_syscall as u64),
-        0
-    );
+    errno!("register-syscall", trap::register(2, 1, &raw const bench_syscall as u64), 0);
     let cs = abi::FLAT_CS64 as u16;
-    let end = TrapInfo {
-        vector: 0,
-        flags: 0,
-        cs: 0,
-        address: 0,
-    };
-    let fault = [
-        TrapInfo {
-            vector: 14,
-            flags: 0,
-            cs,
-            address: &raw const bench_fault as u64,
-        },
-        end,
-    ];
-    errno!(
-        "register-fault",
-        hypercall1(nr::SET_TRAP_TABLE, fault.as_ptr() as u64),
-        0
-    );
+    let end = TrapInfo { vector: 0, flags: 0, cs: 0, address: 0 };
+    let fault = [TrapInfo { vector: 14, flags: 0, cs, address: &raw const bench_fault as u64 }, end];
+    errno!("register-fault", hypercall1(nr::SET_TRAP_TABLE, fault.as_ptr() as u64), 0);
     let nothing = in_user(user_nothing());
-    show(
-        "syscall-from-user",
-        10 * (in_user(user_syscall()) - nothing - 6),
-    );
-    show(
-        "page-fault-user",
-        10 * (in_user(user_fault()) - nothing - 8),
-    );
+    show("syscall-from-user", 10 * (in_user(user_syscall()) - nothing - 6));
+    show("page-fault-user", 10 * (in_user(user_fault()) - nothing - 8));
     let kernel = ticks(|| {
         // SAFETY: the handler skips the load.
         unsafe { core::arch::asm!("mov al, [{}]", in(reg) user::NOWHERE, out("al") _) };
@@ -237,8 +190,7 @@ fn user_mode() {
 fn tables() {
     let window = mem::alloc_contiguous(32);
     let pages = [mem::alloc(), mem::alloc()];
-    let entries =
-        pages.map(|page| mem::reference(page, pte::KERNEL_RO | pte::U | pte::GUEST_KERNEL));
+    let entries = pages.map(|page| mem::reference(page, pte::KERNEL_RO | pte::U | pte::GUEST_KERNEL));
     let mut turn = 0;
     for (name, flush) in [("update-va-mapping", 0), ("update-va-mapping-invlpg", 2)] {
         let cost = ticks(|| {
@@ -247,11 +199,7 @@ fn tables() {
         });
         show(name, 10 * cost);
     }
-    errno!(
-        "vm-assist-writable-pagetables",
-        hypercall2(nr::VM_ASSIST, 0, 2),
-        0
-    );
+    errno!("vm-assist-writable-pagetables", hypercall2(nr::VM_ASSIST, 0, 2), 0);
     let slot = mem::l1_entry(window);
     let entry = mem::entry(slot.table, abi::index(window, 1));
     let cost = ticks(|| {
@@ -259,11 +207,7 @@ fn tables() {
         entry.store(entries[turn], SeqCst);
     });
     show("trapped-pte-write", 10 * cost);
-    equal!(
-        "trapped-pte-write-arrived",
-        entry.load(SeqCst) & pte::ADDR,
-        entries[turn] & pte::ADDR
-    );
+    equal!("trapped-pte-write-arrived", entry.load(SeqCst) & pte::ADDR, entries[turn] & pte::ADDR);
     batches(window, entries);
 }
 
@@ -272,10 +216,7 @@ fn batches(window: u64, entries: [u64; 2]) {
     for (list, entry) in lists.iter_mut().zip(entries) {
         for (i, request) in list.iter_mut().enumerate() {
             let va = window + i as u64 * mem::PAGE;
-            *request = MmuUpdate {
-                ptr: mem::l1_entry(va).maddr,
-                val: entry,
-            };
+            *request = MmuUpdate { ptr: mem::l1_entry(va).maddr, val: entry };
         }
     }
     let mut turn = 0;
@@ -308,9 +249,7 @@ fn pins() {
         }
     });
     let l3 = mem::table(|table| mem::entry(table, 0).store(mem::reference(l2, pte::TABLE), SeqCst));
-    let l4 = mem::mfn(mem::table(|table| {
-        mem::entry(table, 0).store(mem::reference(l3, pte::TABLE), SeqCst)
-    }));
+    let l4 = mem::mfn(mem::table(|table| mem::entry(table, 0).store(mem::reference(l3, pte::TABLE), SeqCst)));
     let (mut pin, mut unpin) = (u64::MAX, u64::MAX);
     let base = raw(|| ());
     for _ in 0..8 {
@@ -348,11 +287,7 @@ fn upcall_after(work: impl FnOnce()) -> u64 {
 
 fn event() {
     UPCALL_NEXT.store(trap::stub(trap::EVENT), SeqCst);
-    errno!(
-        "register-event",
-        trap::register(0, 0, &raw const bench_event as u64),
-        0
-    );
+    errno!("register-event", trap::register(0, 0, &raw const bench_event as u64), 0);
     // EVTCHNOP_bind_ipi: { vcpu, port }.
     let mut bind = [0u32, 0];
     errno!("bind-ipi", event_channel_op(7, &mut bind), 0);
@@ -370,10 +305,7 @@ fn event() {
     show("event-to-upcall", 10 * until);
     show("event-and-back", 10 * around);
     events::mask_port(port);
-    show(
-        "event-send-masked",
-        10 * ticks(|| drop_result(event_channel_op(4, &mut port))),
-    );
+    show("event-send-masked", 10 * ticks(|| drop_result(event_channel_op(4, &mut port))));
     events::disable();
 }
 

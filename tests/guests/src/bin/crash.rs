@@ -28,10 +28,7 @@ const WAYS: [(&str, fn()); 9] = [
 ];
 
 fn main() {
-    let wanted = start::cmd_line()
-        .rsplit(|&byte| byte == b' ')
-        .find(|word| !word.is_empty())
-        .unwrap_or_default();
+    let wanted = start::cmd_line().rsplit(|&byte| byte == b' ').find(|word| !word.is_empty()).unwrap_or_default();
     let Some((name, way)) = WAYS.iter().find(|(name, _)| name.as_bytes() == wanted) else {
         report::abort("way", format_args!("the command line names none"));
     };

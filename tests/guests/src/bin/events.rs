@@ -85,29 +85,13 @@ fn masked_port(port: u32) {
     equal!("masked-port-no-upcall", calls, 0);
     check!("masked-port-pending", events::is_pending(port));
     equal!("masked-port-selector", events::selector().load(SeqCst), 0);
-    equal!(
-        "masked-port-not-signalled",
-        events::pending().load(SeqCst),
-        0
-    );
-    equal!(
-        "masked-port-twice",
-        upcalls(|| errno!("send-masked-port-again", send(port), 0)),
-        0
-    );
+    equal!("masked-port-not-signalled", events::pending().load(SeqCst), 0);
+    equal!("masked-port-twice", upcalls(|| errno!("send-masked-port-again", send(port), 0)), 0);
     let calls = upcalls(|| errno!("unmask-port", event_channel_op(UNMASK, &mut { port }), 0));
     equal!("unmask-raises", calls, 1);
     equal!("unmask-once", events::count(port) - before, 1);
-    equal!(
-        "unmask-cleared-mask",
-        events::port_mask(port).load(SeqCst) & events::bit(port),
-        0
-    );
-    equal!(
-        "unmask-idle",
-        upcalls(|| errno!("unmask-again", event_channel_op(UNMASK, &mut { port }), 0)),
-        0
-    );
+    equal!("unmask-cleared-mask", events::port_mask(port).load(SeqCst) & events::bit(port), 0);
+    equal!("unmask-idle", upcalls(|| errno!("unmask-again", event_channel_op(UNMASK, &mut { port }), 0)), 0);
 }
 
 /// With upcalls masked the words are set and nothing is called until the vCPU unmasks.
@@ -116,11 +100,7 @@ fn masked_vcpu(port: u32) {
     let calls = upcalls(|| errno!("send-masked-vcpu", send(port), 0));
     equal!("masked-vcpu-no-upcall", calls, 0);
     equal!("masked-vcpu-pending", events::pending().load(SeqCst), 1);
-    equal!(
-        "masked-vcpu-selector",
-        events::selector().load(SeqCst),
-        1 << (port / 64)
-    );
+    equal!("masked-vcpu-selector", events::selector().load(SeqCst), 1 << (port / 64));
     check!("masked-vcpu-port", events::is_pending(port));
     equal!("still-masked", events::mask().load(SeqCst), 1);
     equal!("unmasked-and-looked", upcalls(events::enable), 1);
@@ -147,11 +127,7 @@ fn masked_vcpu(port: u32) {
     let frame = pv::trap::caught().unwrap_or_default();
     vcpu::current().hook.set(None);
     equal!("upcall-on-iret", calls, 1);
-    check!(
-        "upcall-frame",
-        frame.cs_mask == 0xe030 && frame.rflags & 0x200 != 0,
-        "{frame:x?}"
-    );
+    check!("upcall-frame", frame.cs_mask == 0xe030 && frame.rflags & 0x200 != 0, "{frame:x?}");
     events::selector().store(0, SeqCst);
     events::port_pending(port).fetch_and(!events::bit(port), SeqCst);
 }
@@ -160,34 +136,20 @@ fn masked_vcpu(port: u32) {
 fn loopback() {
     // { dom: u16, remote_dom: u16, port: u32 }.
     let mut unbound = [SELF | SELF << 16, 0u32];
-    errno!(
-        "alloc-unbound",
-        event_channel_op(ALLOC_UNBOUND, &mut unbound),
-        0
-    );
+    errno!("alloc-unbound", event_channel_op(ALLOC_UNBOUND, &mut unbound), 0);
     let one = unbound[1];
     errno!("send-unbound", send(one), 0);
     check!("send-unbound-dropped", !events::is_pending(one));
     // { remote_dom: u16, remote_port: u32, local_port: u32 }.
     let mut bind = [SELF, one, 0u32];
-    errno!(
-        "bind-interdomain",
-        event_channel_op(BIND_INTERDOMAIN, &mut bind),
-        0
-    );
+    errno!("bind-interdomain", event_channel_op(BIND_INTERDOMAIN, &mut bind), 0);
     let two = bind[2];
     events::disable();
-    check!(
-        "bind-sets-local-pending",
-        events::is_pending(two) || events::count(two) == 1
-    );
+    check!("bind-sets-local-pending", events::is_pending(two) || events::count(two) == 1);
     events::port_pending(two).fetch_and(!events::bit(two), SeqCst);
     check!("bind-leaves-remote", !events::is_pending(one));
     errno!("send-one", send(one), 0);
-    check!(
-        "send-one-reaches-two",
-        events::is_pending(two) && !events::is_pending(one)
-    );
+    check!("send-one-reaches-two", events::is_pending(two) && !events::is_pending(one));
     errno!("send-two", send(two), 0);
     check!("send-two-reaches-one", events::is_pending(one));
     for port in [one, two] {
@@ -222,42 +184,22 @@ fn virqs() {
     errno!("bind-virq-no-vcpu", bind_virq(1, 77).0, ENOENT);
     equal!("status-virq", status(timer)[0], 4);
     errno!("send-virq", send(timer), EINVAL);
-    errno!(
-        "virq-timer-not-movable",
-        event_channel_op(BIND_VCPU, &mut [timer, 0]),
-        EINVAL
-    );
+    errno!("virq-timer-not-movable", event_channel_op(BIND_VCPU, &mut [timer, 0]), EINVAL);
     let (result, console) = bind_virq(2, 0);
     errno!("bind-virq-console", result, 0);
-    errno!(
-        "virq-console-movable",
-        event_channel_op(BIND_VCPU, &mut [console, 0]),
-        0
-    );
-    errno!(
-        "virq-to-no-vcpu",
-        event_channel_op(BIND_VCPU, &mut [console, 77]),
-        ENOENT
-    );
+    errno!("virq-console-movable", event_channel_op(BIND_VCPU, &mut [console, 0]), 0);
+    errno!("virq-to-no-vcpu", event_channel_op(BIND_VCPU, &mut [console, 77]), ENOENT);
     for port in [timer, console] {
         errno!("close-virq", event_channel_op(CLOSE, &mut { port }), 0);
     }
     let (result, again) = bind_virq(0, 0);
     errno!("bind-virq-after-close", result, 0);
-    errno!(
-        "close-virq-again",
-        event_channel_op(CLOSE, &mut { again }),
-        0
-    );
+    errno!("close-virq-again", event_channel_op(CLOSE, &mut { again }), 0);
 }
 
 fn arm_timer(nanoseconds: u64) {
     // VCPUOP_set_singleshot_timer: { deadline, flags }.
-    errno!(
-        "arm-timer",
-        vcpu_op(8, 0, &mut [time::now() + nanoseconds, 0]),
-        0
-    );
+    errno!("arm-timer", vcpu_op(8, 0, &mut [time::now() + nanoseconds, 0]), 0);
 }
 
 /// Block returns at once when something is pending, unmasks, and sleeps until an event otherwise.
@@ -276,11 +218,7 @@ fn blocking(port: u32) {
     let slept = time::now() - start;
     equal!("block-upcall", calls, 1);
     equal!("block-timer", events::count(timer), 1);
-    check!(
-        "block-slept",
-        (4_900_000..1_000_000_000).contains(&slept),
-        "{slept} ns"
-    );
+    check!("block-slept", (4_900_000..1_000_000_000).contains(&slept), "{slept} ns");
     errno!("yield", hypercall2(nr::SCHED_OP, 0, 0), 0);
     errno!("close-timer", event_channel_op(CLOSE, &mut { timer }), 0);
 }
@@ -302,11 +240,7 @@ fn polling(port: u32) {
     let calls = upcalls(|| errno!("poll-timeout", poll(&[port], start + 3_000_000), 0));
     let slept = time::now() - start;
     equal!("poll-no-upcall", calls, 0);
-    check!(
-        "poll-slept",
-        (2_900_000..1_000_000_000).contains(&slept),
-        "{slept} ns"
-    );
+    check!("poll-slept", (2_900_000..1_000_000_000).contains(&slept), "{slept} ns");
     errno!("poll-past", poll(&[port], 1), 0);
     let (_, timer) = bind_virq(0, 0);
     events::mask_port(timer);
@@ -314,32 +248,12 @@ fn polling(port: u32) {
     arm_timer(2_000_000);
     errno!("poll-timer", poll(&[port, timer], 0), 0);
     let slept = time::now() - start;
-    check!(
-        "poll-woken-by-masked-port",
-        events::is_pending(timer),
-        "not pending"
-    );
-    check!(
-        "poll-woken-in-time",
-        (1_900_000..1_000_000_000).contains(&slept),
-        "{slept} ns"
-    );
+    check!("poll-woken-by-masked-port", events::is_pending(timer), "not pending");
+    check!("poll-woken-in-time", (1_900_000..1_000_000_000).contains(&slept), "{slept} ns");
     errno!("poll-bad-port", poll(&[0x1_0000], 0), EINVAL);
-    errno!(
-        "poll-too-many",
-        sched_op(3, &mut [(&raw const port) as u64, 129, 0]),
-        EINVAL
-    );
-    errno!(
-        "poll-bad-pointer",
-        sched_op(3, &mut [pv::user::NOWHERE, 1, 0]),
-        EFAULT
-    );
-    errno!(
-        "close-poll-timer",
-        event_channel_op(CLOSE, &mut { timer }),
-        0
-    );
+    errno!("poll-too-many", sched_op(3, &mut [(&raw const port) as u64, 129, 0]), EINVAL);
+    errno!("poll-bad-pointer", sched_op(3, &mut [pv::user::NOWHERE, 1, 0]), EFAULT);
+    errno!("close-poll-timer", event_channel_op(CLOSE, &mut { timer }), 0);
     events::unmask_port(port);
     events::enable();
 }
@@ -354,11 +268,7 @@ fn closing() {
     errno!("close", event_channel_op(CLOSE, &mut { ports[3] }), 0);
     check!("close-clears-pending", !events::is_pending(ports[3]));
     errno!("send-closed", send(ports[3]), EINVAL);
-    errno!(
-        "close-closed",
-        event_channel_op(CLOSE, &mut { ports[3] }),
-        EINVAL
-    );
+    errno!("close-closed", event_channel_op(CLOSE, &mut { ports[3] }), EINVAL);
     equal!("lowest-port-again", bind_ipi(), ports[3]);
     for port in ports {
         errno!("close-all", event_channel_op(CLOSE, &mut { port }), 0);
@@ -368,60 +278,16 @@ fn closing() {
 fn refused(port: u32) {
     for bad in [0u32, 63, 4095, 4096, u32::MAX] {
         errno!(["send-port-{bad:#x}"], send(bad), EINVAL);
-        errno!(
-            ["close-port-{bad:#x}"],
-            event_channel_op(CLOSE, &mut { bad }),
-            EINVAL
-        );
+        errno!(["close-port-{bad:#x}"], event_channel_op(CLOSE, &mut { bad }), EINVAL);
     }
-    errno!(
-        "unmask-bad-port",
-        event_channel_op(UNMASK, &mut 0x1_0000u32),
-        EINVAL
-    );
-    errno!(
-        "bind-ipi-no-vcpu",
-        event_channel_op(BIND_IPI, &mut [77u32, 0]),
-        ENOENT
-    );
-    errno!(
-        "bind-interdomain-bad-port",
-        event_channel_op(BIND_INTERDOMAIN, &mut [SELF, 50, 0]),
-        EINVAL
-    );
-    errno!(
-        "bind-interdomain-to-ipi",
-        event_channel_op(BIND_INTERDOMAIN, &mut [SELF, port, 0]),
-        EINVAL
-    );
-    errno!(
-        "bind-interdomain-no-domain",
-        event_channel_op(BIND_INTERDOMAIN, &mut [77, 1, 0]),
-        ESRCH
-    );
-    errno!(
-        "alloc-unbound-no-domain",
-        event_channel_op(ALLOC_UNBOUND, &mut [77 | SELF << 16, 0]),
-        ESRCH
-    );
-    errno!(
-        "status-bad-port",
-        event_channel_op(STATUS, &mut [SELF, 0x1_0000, 0, 0, 0, 0]),
-        EINVAL
-    );
-    errno!(
-        "status-no-domain",
-        event_channel_op(STATUS, &mut [77, 1, 0, 0, 0, 0]),
-        ESRCH
-    );
-    errno!(
-        "bind-vcpu-bad-port",
-        event_channel_op(BIND_VCPU, &mut [0x1_0000u32, 0]),
-        EINVAL
-    );
-    errno!(
-        "priority-two-level",
-        event_channel_op(13, &mut [port, 3]),
-        ENOSYS
-    );
+    errno!("unmask-bad-port", event_channel_op(UNMASK, &mut 0x1_0000u32), EINVAL);
+    errno!("bind-ipi-no-vcpu", event_channel_op(BIND_IPI, &mut [77u32, 0]), ENOENT);
+    errno!("bind-interdomain-bad-port", event_channel_op(BIND_INTERDOMAIN, &mut [SELF, 50, 0]), EINVAL);
+    errno!("bind-interdomain-to-ipi", event_channel_op(BIND_INTERDOMAIN, &mut [SELF, port, 0]), EINVAL);
+    errno!("bind-interdomain-no-domain", event_channel_op(BIND_INTERDOMAIN, &mut [77, 1, 0]), ESRCH);
+    errno!("alloc-unbound-no-domain", event_channel_op(ALLOC_UNBOUND, &mut [77 | SELF << 16, 0]), ESRCH);
+    errno!("status-bad-port", event_channel_op(STATUS, &mut [SELF, 0x1_0000, 0, 0, 0, 0]), EINVAL);
+    errno!("status-no-domain", event_channel_op(STATUS, &mut [77, 1, 0, 0, 0, 0]), ESRCH);
+    errno!("bind-vcpu-bad-port", event_channel_op(BIND_VCPU, &mut [0x1_0000u32, 0]), EINVAL);
+    errno!("priority-two-level", event_channel_op(13, &mut [port, 3]), ENOSYS);
 }

@@ -21,12 +21,7 @@ fn main() {
     let (control, mxcsr) = control_words();
     equal!("initial-x87-control", control, 0x37f);
     equal!("initial-mxcsr", mxcsr, 0x1f80);
-    check!(
-        "initial-registers-zero",
-        registers() == [0; 16],
-        "{:x?}",
-        registers()
-    );
+    check!("initial-registers-zero", registers() == [0; 16], "{:x?}", registers());
     task_switched();
     survives();
     user_mode();
@@ -86,9 +81,7 @@ fn fill(seed: u64) {
 fn holds(seed: u64) -> bool {
     let mut top = 0u64;
     // SAFETY: stores the top of the x87 stack and loads it again.
-    unsafe {
-        core::arch::asm!("fistp qword ptr [{p}]", "fild qword ptr [{p}]", p = in(reg) &raw mut top)
-    };
+    unsafe { core::arch::asm!("fistp qword ptr [{p}]", "fild qword ptr [{p}]", p = in(reg) &raw mut top) };
     top == seed && registers() == core::array::from_fn(|i| seed + i as u64)
 }
 
@@ -97,11 +90,7 @@ fn task_switched() {
     errno!("taskswitch-set", hypercall1(nr::FPU_TASKSWITCH, 1), 0);
     let word = 0u64;
     let frame = probe!("movq xmm0, [{p}]"; p = in(reg) &raw const word);
-    check!(
-        "taskswitch-sse-traps",
-        frame.is_some_and(|f| f.vector == 7),
-        "{frame:x?}"
-    );
+    check!("taskswitch-sse-traps", frame.is_some_and(|f| f.vector == 7), "{frame:x?}");
     check!("taskswitch-cleared-by-trap", holds(0x1000));
     errno!("taskswitch-set-again", hypercall1(nr::FPU_TASKSWITCH, 1), 0);
     errno!("taskswitch-clear", hypercall1(nr::FPU_TASKSWITCH, 0), 0);
@@ -138,13 +127,7 @@ fn survives() {
     check!("survives-yield", holds(0x2000));
 }
 
-pv::user_code!(
-    user_swap,
-    "movq rax, xmm0",
-    "movq xmm0, rdi",
-    "fnop",
-    "syscall"
-);
+pv::user_code!(user_swap, "movq rax, xmm0", "movq xmm0, rdi", "fnop", "syscall");
 
 fn user_mode() {
     user::build();
@@ -152,19 +135,11 @@ fn user_mode() {
     let mut frame = user::frame(user_swap());
     frame.rdi = 0x4000;
     let end = user::run(&frame);
-    check!(
-        "user-sees-kernel-state",
-        end.vector == pv::trap::SYSCALL && end.rax == 0x3000,
-        "{end:x?}"
-    );
+    check!("user-sees-kernel-state", end.vector == pv::trap::SYSCALL && end.rax == 0x3000, "{end:x?}");
     equal!("kernel-sees-user-state", registers()[0], 0x4000);
     errno!("taskswitch-for-user", hypercall1(nr::FPU_TASKSWITCH, 1), 0);
     let end = user::run(&frame);
-    check!(
-        "user-taskswitch-traps",
-        end.vector == 7 && end.rip == user_swap() && end.from_user(),
-        "{end:x?}"
-    );
+    check!("user-taskswitch-traps", end.vector == 7 && end.rip == user_swap() && end.from_user(), "{end:x?}");
     check!("user-taskswitch-once", probe!("fnop").is_none());
 }
 
@@ -219,20 +194,12 @@ fn extended() -> bool {
     check!("xsetbv-unknown-component", is_gp(xsetbv(0, all | 1 << 62)));
     check!("xsetbv-other-register", is_gp(xsetbv(1, 1)));
     let got = xgetbv(0);
-    check!(
-        "xcr0-unchanged",
-        got.is_ok_and(|value| value == all),
-        "{got:x?}"
-    );
+    check!("xcr0-unchanged", got.is_ok_and(|value| value == all), "{got:x?}");
     check!("xsetbv-less", xsetbv(0, 3).is_none());
     let small = cpuid(13, 0)[1];
     check!("xsetbv-more", xsetbv(0, all).is_none());
     let [_, large, largest, _] = cpuid(13, 0);
-    check!(
-        "xsave-sizes",
-        small >= 576 && large >= small && largest >= large,
-        "{small} {large} {largest}"
-    );
+    check!("xsave-sizes", small >= 576 && large >= small && largest >= large, "{small} {large} {largest}");
     equal!("xsaves-hidden", cpuid(13, 1)[0] >> 3 & 1, 0);
     save_restore(all);
     all & 4 != 0
@@ -284,12 +251,7 @@ fn survives_avx() {
     for _ in 0..20 {
         block_for(2_000_000);
     }
-    check!(
-        "avx-survives",
-        upper() == [0x700, 0x701, 0x702, 0x703],
-        "{:x?}",
-        upper()
-    );
+    check!("avx-survives", upper() == [0x700, 0x701, 0x702, 0x703], "{:x?}", upper());
 }
 
 static READY: AtomicU64 = AtomicU64::new(0);
@@ -302,10 +264,7 @@ extern "C" fn second() -> ! {
     let (control, mxcsr) = control_words();
     FIRST[0].store(control.into(), SeqCst);
     FIRST[1].store(mxcsr.into(), SeqCst);
-    FIRST[2].store(
-        registers().iter().filter(|&&word| word != 0).count() as u64,
-        SeqCst,
-    );
+    FIRST[2].store(registers().iter().filter(|&&word| word != 0).count() as u64, SeqCst);
     fill(0x9_0000);
     READY.store(1, SeqCst);
     while STOP.load(SeqCst) == 0 {

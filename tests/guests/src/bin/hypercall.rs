@@ -106,29 +106,13 @@ fn through_page(number: u64, a: u64, b: u64) -> (i64, u64, u64) {
 fn page() {
     let (result, rcx, r11) = through_page(nr::XEN_VERSION, 0, 0);
     equal!("page-version", result, 0x40011);
-    check!(
-        "page-keeps-rcx-r11",
-        (rcx, r11) == (0x1234, 0x5678),
-        "{rcx:#x} {r11:#x}"
-    );
-    errno!(
-        "page-unknown",
-        through_page(nr::XEN_VERSION, 99, 0).0,
-        ENOSYS
-    );
+    check!("page-keeps-rcx-r11", (rcx, r11) == (0x1234, 0x5678), "{rcx:#x} {r11:#x}");
+    errno!("page-unknown", through_page(nr::XEN_VERSION, 99, 0).0, ENOSYS);
     for number in [11, 27, 47, 56, 63] {
-        errno!(
-            ["page-unknown-{number}"],
-            through_page(number, 0, 0).0,
-            ENOSYS
-        );
+        errno!(["page-unknown-{number}"], through_page(number, 0, 0).0, ENOSYS);
     }
     let info = [0u8; 16];
-    equal!(
-        "page-second-argument",
-        through_page(nr::XEN_VERSION, 1, info.as_ptr() as u64).0,
-        0
-    );
+    equal!("page-second-argument", through_page(nr::XEN_VERSION, 1, info.as_ptr() as u64).0, 0);
     page_iret();
 }
 
@@ -149,70 +133,26 @@ fn page_iret() {
         );
     }
     pv::events::disable();
-    check!(
-        "page-iret",
-        (rax, rcx, r11) == (0x51, 0x52, 0x53),
-        "{rax:#x} {rcx:#x} {r11:#x}"
-    );
+    check!("page-iret", (rax, rcx, r11) == (0x51, 0x52, 0x53), "{rax:#x} {rcx:#x} {r11:#x}");
 }
 
 fn unknown() {
-    for number in [
-        11u64,
-        27,
-        47,
-        56,
-        63,
-        64,
-        127,
-        128,
-        0x7fff_ffff,
-        1 << 32 | 17,
-        u64::MAX,
-    ] {
-        errno!(
-            ["unknown-number-{number:#x}"],
-            hypercall5(number, 1, 2, 3, 4, 5),
-            ENOSYS
-        );
+    for number in [11u64, 27, 47, 56, 63, 64, 127, 128, 0x7fff_ffff, 1 << 32 | 17, u64::MAX] {
+        errno!(["unknown-number-{number:#x}"], hypercall5(number, 1, 2, 3, 4, 5), ENOSYS);
     }
     let mut buffer = [0u64; 8];
     let p = buffer.as_mut_ptr() as u64;
     errno!("unknown-xen-version", xen_version(99, p), ENOSYS);
     errno!("unknown-sched-op", hypercall2(nr::SCHED_OP, 99, p), ENOSYS);
-    errno!(
-        "unknown-event-channel-op",
-        hypercall2(nr::EVENT_CHANNEL_OP, 99, p),
-        ENOSYS
-    );
-    errno!(
-        "unknown-physdev-op",
-        hypercall2(nr::PHYSDEV_OP, 99, p),
-        ENOSYS
-    );
-    errno!(
-        "unknown-memory-op",
-        hypercall2(nr::MEMORY_OP, 63, p),
-        ENOSYS
-    );
+    errno!("unknown-event-channel-op", hypercall2(nr::EVENT_CHANNEL_OP, 99, p), ENOSYS);
+    errno!("unknown-physdev-op", hypercall2(nr::PHYSDEV_OP, 99, p), ENOSYS);
+    errno!("unknown-memory-op", hypercall2(nr::MEMORY_OP, 63, p), ENOSYS);
     errno!("unknown-vcpu-op", hypercall3(nr::VCPU_OP, 99, 0, p), ENOSYS);
     errno!("unknown-vcpu", hypercall3(nr::VCPU_OP, 3, 77, p), ENOENT);
-    errno!(
-        "unknown-console-io",
-        hypercall3(nr::CONSOLE_IO, 9, 0, p),
-        ENOSYS
-    );
+    errno!("unknown-console-io", hypercall3(nr::CONSOLE_IO, 9, 0, p), ENOSYS);
     errno!("unknown-mmuext", mmuext_op(99, 0, 0), ENOSYS);
-    errno!(
-        "unknown-callback-op",
-        hypercall2(nr::CALLBACK_OP, 99, p),
-        ENOSYS
-    );
-    errno!(
-        "platform-op-interface-version",
-        hypercall1(nr::PLATFORM_OP, p),
-        EACCES
-    );
+    errno!("unknown-callback-op", hypercall2(nr::CALLBACK_OP, 99, p), ENOSYS);
+    errno!("platform-op-interface-version", hypercall1(nr::PLATFORM_OP, p), EACCES);
 }
 
 fn version() {
@@ -220,22 +160,12 @@ fn version() {
     let p = text.as_mut_ptr() as u64;
     equal!("version-number", xen_version(0, 0), 0x40011);
     errno!("version-extra", xen_version(1, p), 0);
-    check!(
-        "version-extra-terminated",
-        text[..16].contains(&0),
-        "{:?}",
-        &text[..16]
-    );
+    check!("version-extra-terminated", text[..16].contains(&0), "{:?}", &text[..16]);
     errno!("version-compile-info", xen_version(2, p), 0);
     text.fill(0xaa);
     errno!("version-capabilities", xen_version(3, p), 0);
     let wanted = b"xen-3.0-x86_64 ";
-    check!(
-        "version-capabilities-pv64",
-        text.windows(wanted.len()).any(|w| w == wanted),
-        "{:?}",
-        &text[..64]
-    );
+    check!("version-capabilities-pv64", text.windows(wanted.len()).any(|w| w == wanted), "{:?}", &text[..64]);
     errno!("version-changeset", xen_version(4, p), 0);
     errno!("version-platform-parameters", xen_version(5, p), 0);
     let start = u64::from_le_bytes(text[..8].try_into().unwrap_or_default());
@@ -244,33 +174,13 @@ fn version() {
     errno!("version-guest-handle", xen_version(8, p), 0);
     errno!("version-commandline", xen_version(9, p), 0);
     let mut features = [0u32, 0];
-    errno!(
-        "version-features",
-        xen_version(6, features.as_mut_ptr() as u64),
-        0
-    );
+    errno!("version-features", xen_version(6, features.as_mut_ptr() as u64), 0);
     let [_, bits] = features;
-    for (bit, want) in [
-        (0, 0),
-        (1, 0),
-        (2, 0),
-        (3, 0),
-        (5, 1),
-        (6, 1),
-        (7, 1),
-        (8, 0),
-        (11, 1),
-        (12, 0),
-        (13, 1),
-    ] {
+    for (bit, want) in [(0, 0), (1, 0), (2, 0), (3, 0), (5, 1), (6, 1), (7, 1), (8, 0), (11, 1), (12, 0), (13, 1)] {
         equal!(["version-feature-{bit}"], bits >> bit & 1, want);
     }
     features = [1, 7];
-    errno!(
-        "version-features-beyond",
-        xen_version(6, features.as_mut_ptr() as u64),
-        EINVAL
-    );
+    errno!("version-features-beyond", xen_version(6, features.as_mut_ptr() as u64), EINVAL);
 }
 
 /// Addresses at which 16 bytes can be neither read nor written.
@@ -296,28 +206,12 @@ fn pointers_out() {
         errno!(["copy-out-{name}"], xen_version(1, address), EFAULT);
     }
     let pages = mem::alloc_contiguous(2);
-    errno!(
-        "copy-out-straddling",
-        xen_version(1, pages + mem::PAGE - 8),
-        0
-    );
+    errno!("copy-out-straddling", xen_version(1, pages + mem::PAGE - 8), 0);
     mem::make_ro(pages + mem::PAGE);
-    errno!(
-        "copy-out-read-only",
-        xen_version(1, pages + mem::PAGE),
-        EFAULT
-    );
-    errno!(
-        "copy-out-into-read-only",
-        xen_version(1, pages + mem::PAGE - 8),
-        EFAULT
-    );
+    errno!("copy-out-read-only", xen_version(1, pages + mem::PAGE), EFAULT);
+    errno!("copy-out-into-read-only", xen_version(1, pages + mem::PAGE - 8), EFAULT);
     mem::remap(pages + mem::PAGE, 0);
-    errno!(
-        "copy-out-into-unmapped",
-        xen_version(1, pages + mem::PAGE - 8),
-        EFAULT
-    );
+    errno!("copy-out-into-unmapped", xen_version(1, pages + mem::PAGE - 8), EFAULT);
     mem::make_rw(pages + mem::PAGE);
     errno!("copy-out-again", xen_version(1, pages + mem::PAGE - 8), 0);
     errno!("copy-out-page-table", xen_version(1, mem::l4()), EFAULT);
@@ -326,55 +220,19 @@ fn pointers_out() {
 
 fn pointers_in() {
     for (name, address) in bad_addresses() {
-        errno!(
-            ["copy-in-{name}"],
-            hypercall2(nr::EVENT_CHANNEL_OP, 4, address),
-            EFAULT
-        );
-        errno!(
-            ["multicall-list-{name}"],
-            hypercall2(nr::MULTICALL, address, 2),
-            EFAULT
-        );
-        errno!(
-            ["trap-table-{name}"],
-            if address == 0 {
-                -14
-            } else {
-                hypercall1(nr::SET_TRAP_TABLE, address)
-            },
-            EFAULT
-        );
-        errno!(
-            ["mmu-update-{name}"],
-            hypercall4(nr::MMU_UPDATE, address, 1, 0, abi::DOMID_SELF),
-            EFAULT
-        );
-        errno!(
-            ["mmuext-{name}"],
-            hypercall4(nr::MMUEXT_OP, address, 1, 0, abi::DOMID_SELF),
-            EFAULT
-        );
+        errno!(["copy-in-{name}"], hypercall2(nr::EVENT_CHANNEL_OP, 4, address), EFAULT);
+        errno!(["multicall-list-{name}"], hypercall2(nr::MULTICALL, address, 2), EFAULT);
+        errno!(["trap-table-{name}"], if address == 0 { -14 } else { hypercall1(nr::SET_TRAP_TABLE, address) }, EFAULT);
+        errno!(["mmu-update-{name}"], hypercall4(nr::MMU_UPDATE, address, 1, 0, abi::DOMID_SELF), EFAULT);
+        errno!(["mmuext-{name}"], hypercall4(nr::MMUEXT_OP, address, 1, 0, abi::DOMID_SELF), EFAULT);
         if name != "null" {
-            errno!(
-                ["console-write-{name}"],
-                hypercall3(nr::CONSOLE_IO, 0, 16, address),
-                EFAULT
-            );
+            errno!(["console-write-{name}"], hypercall3(nr::CONSOLE_IO, 0, 16, address), EFAULT);
         }
     }
     trap::install();
-    errno!(
-        "console-write-nothing",
-        hypercall3(nr::CONSOLE_IO, 0, 0, 0),
-        0
-    );
+    errno!("console-write-nothing", hypercall3(nr::CONSOLE_IO, 0, 0, 0), 0);
     let mut byte = [0u8; 8];
-    equal!(
-        "console-read-nothing",
-        hypercall3(nr::CONSOLE_IO, 1, 8, byte.as_mut_ptr() as u64),
-        0
-    );
+    equal!("console-read-nothing", hypercall3(nr::CONSOLE_IO, 1, 8, byte.as_mut_ptr() as u64), 0);
 }
 
 fn multicalls() {
@@ -404,10 +262,7 @@ fn multicalls() {
 /// Each call sees the effect of those before it.
 fn multicall_order() {
     let page = mem::alloc();
-    let (ro, rw) = (
-        mem::reference(page, pte::KERNEL_RO),
-        mem::reference(page, pte::KERNEL_RW),
-    );
+    let (ro, rw) = (mem::reference(page, pte::KERNEL_RO), mem::reference(page, pte::KERNEL_RW));
     let mut calls = [
         call(nr::UPDATE_VA_MAPPING, [page, ro, 2, 0, 0]),
         call(nr::XEN_VERSION, [1, page, 0, 0, 0]),
@@ -430,33 +285,20 @@ fn continuations() {
     let requests = unsafe { core::slice::from_raw_parts_mut(list as *mut MmuUpdate, COUNT) };
     for round in 1..=20u64 {
         for (i, request) in requests.iter_mut().enumerate() {
-            *request = MmuUpdate {
-                ptr: mem::maddr(target + 8 * i as u64),
-                val: round << 32 | i as u64,
-            };
+            *request = MmuUpdate { ptr: mem::maddr(target + 8 * i as u64), val: round << 32 | i as u64 };
         }
         let (result, done) = mmu_update(requests);
-        let right = (0..COUNT as u64).all(|i| {
-            mem::entry(target, i as usize).load(core::sync::atomic::Ordering::SeqCst)
-                == round << 32 | i
-        });
+        let right = (0..COUNT as u64)
+            .all(|i| mem::entry(target, i as usize).load(core::sync::atomic::Ordering::SeqCst) == round << 32 | i);
         if result != 0 || done != COUNT as u32 || !right {
-            check!(
-                "long-mmu-update",
-                false,
-                "round {round} result {result} done {done} right {right}"
-            );
+            check!("long-mmu-update", false, "round {round} result {result} done {done} right {right}");
             return;
         }
     }
     check!("long-mmu-update", true);
     requests[1000].ptr = mem::PAGE * 0xff_ffff_ffff;
     let (result, done) = mmu_update(requests);
-    check!(
-        "long-mmu-update-stops",
-        result < 0 && done == 1000,
-        "result {result} done {done}"
-    );
+    check!("long-mmu-update-stops", result < 0 && done == 1000, "result {result} done {done}");
     long_multicall();
 }
 

@@ -38,33 +38,17 @@ fn cpuid(leaf: u32, sub: u32) -> [u32; 4] {
             inout("rcx") 0xffff_ffff_0000_0000 | u64::from(sub) => c, out("rdx") d,
         );
     }
-    check!(
-        ["cpuid-{leaf:#x}-upper-halves"],
-        (a | b | c | d) >> 32 == 0,
-        "{a:x} {b:x} {c:x} {d:x}"
-    );
+    check!(["cpuid-{leaf:#x}-upper-halves"], (a | b | c | d) >> 32 == 0, "{a:x} {b:x} {c:x} {d:x}");
     [a as u32, b as u32, c as u32, d as u32]
 }
 
 fn cpuid_leaves() {
     let [max, b, c, d] = cpuid(0x4000_0000, 0);
-    check!(
-        "xen-leaf-signature",
-        [b, c, d] == [0x566e_6558, 0x6558_4d4d, 0x4d4d_566e],
-        "{b:x} {c:x} {d:x}"
-    );
-    check!(
-        "xen-leaf-max",
-        (0x4000_0002..=0x4000_00ff).contains(&max),
-        "{max:#x}"
-    );
+    check!("xen-leaf-signature", [b, c, d] == [0x566e_6558, 0x6558_4d4d, 0x4d4d_566e], "{b:x} {c:x} {d:x}");
+    check!("xen-leaf-max", (0x4000_0002..=0x4000_00ff).contains(&max), "{max:#x}");
     equal!("xen-leaf-version", cpuid(0x4000_0001, 0)[0], 0x40011);
     let [a, b, c, _] = cpuid(0x4000_0002, 0);
-    check!(
-        "xen-leaf-features",
-        (a, b, c & 1) == (1, 0x4000_0000, 1),
-        "{a:x} {b:x} {c:x}"
-    );
+    check!("xen-leaf-features", (a, b, c & 1) == (1, 0x4000_0000, 1), "{a:x} {b:x} {c:x}");
     let [_, b, _, _] = cpuid(0x4000_0005, 0);
     check!("xen-leaf-width", (20..=52).contains(&(b & 0xff)), "{b}");
     let [max, ..] = cpuid(0, 0);
@@ -72,11 +56,7 @@ fn cpuid_leaves() {
     let [max, ..] = cpuid(0x8000_0000, 0);
     check!("extended-leaves", max >= 0x8000_0008, "{max:#x}");
     let [widths, ..] = cpuid(0x8000_0008, 0);
-    check!(
-        "address-widths",
-        (32..=52).contains(&(widths & 0xff)) && widths >> 8 & 0xff == 48,
-        "{widths:#x}"
-    );
+    check!("address-widths", (32..=52).contains(&(widths & 0xff)) && widths >> 8 & 0xff == 48, "{widths:#x}");
     let end = probe!("push rbx", "pushfq", "or qword ptr [rsp], 0x100", "popfq", "ud2", ".ascii \"xen\"", "cpuid";
         inout("eax") 0 => _, inout("ecx") 0 => _, out("edx") _);
     let right = end.is_some_and(|f| f.vector == 1 && f.rip == vcpu::current().resumed.get());
@@ -86,14 +66,7 @@ fn cpuid_leaves() {
 /// Bits that must be clear and bits that must be set.
 fn cpuid_features() {
     let [_, _, c, d] = cpuid(1, 0);
-    let ecx1 = [
-        ("monitor", 3),
-        ("vmx", 5),
-        ("smx", 6),
-        ("pcid", 17),
-        ("x2apic", 21),
-        ("tsc-deadline", 24),
-    ];
+    let ecx1 = [("monitor", 3), ("vmx", 5), ("smx", 6), ("pcid", 17), ("x2apic", 21), ("tsc-deadline", 24)];
     for (name, bit) in ecx1 {
         equal!(["hidden-{name}"], c >> bit & 1, 0);
     }
@@ -126,20 +99,14 @@ fn cpuid_features() {
     let [_, _, c, d] = cpuid(0x8000_0001, 0);
     equal!("hidden-svm", c >> 2 & 1, 0);
     equal!("hidden-page1gb", d >> 26 & 1, 0);
-    check!(
-        "shown-long-mode",
-        d >> 29 & 1 == 1 && d >> 11 & 1 == 1 && d >> 20 & 1 == 1,
-        "{d:#x}"
-    );
+    check!("shown-long-mode", d >> 29 & 1 == 1 && d >> 11 & 1 == 1 && d >> 20 & 1 == 1, "{d:#x}");
 }
 
 /// RDMSR; none when it traps.
 fn rdmsr(msr: u32) -> Option<u64> {
     let (mut low, mut high) = (0u32, 0u32);
     let frame = probe!("rdmsr"; in("ecx") msr, inout("eax") low, inout("edx") high);
-    frame
-        .is_none()
-        .then_some(u64::from(high) << 32 | u64::from(low))
+    frame.is_none().then_some(u64::from(high) << 32 | u64::from(low))
 }
 
 /// WRMSR; the trap, if there was one.
@@ -154,11 +121,7 @@ fn is_gp(frame: Option<Frame>) -> bool {
 fn msrs() {
     let page = mem::alloc();
     mem::entry(page, 0).store(0x1234, SeqCst);
-    for (name, msr) in [
-        ("fs-base", 0xc000_0100),
-        ("gs-base", 0xc000_0101),
-        ("shadow-gs-base", 0xc000_0102),
-    ] {
+    for (name, msr) in [("fs-base", 0xc000_0100), ("gs-base", 0xc000_0101), ("shadow-gs-base", 0xc000_0102)] {
         check!(["msr-{name}-write"], wrmsr(msr, page).is_none());
         equal!(["msr-{name}-read"], rdmsr(msr).unwrap_or(0), page);
         check!(["msr-{name}-non-canonical"], is_gp(wrmsr(msr, 1 << 63)));
@@ -167,40 +130,18 @@ fn msrs() {
     let (fs, gs): (u64, u64);
     // SAFETY: both bases were set to a mapped page above.
     unsafe { core::arch::asm!("mov {}, fs:[0]", "mov {}, gs:[0]", out(reg) fs, out(reg) gs) };
-    check!(
-        "msr-bases-used",
-        (fs, gs) == (0x1234, 0x1234),
-        "{fs:#x} {gs:#x}"
-    );
+    check!("msr-bases-used", (fs, gs) == (0x1234, 0x1234), "{fs:#x} {gs:#x}");
     let efer = rdmsr(0xc000_0080).unwrap_or(0);
     equal!("msr-efer", efer & 0x1d01, 0xd01);
     check!("msr-efer-unchanged", wrmsr(0xc000_0080, efer).is_none());
-    equal!(
-        "msr-apic-base",
-        rdmsr(0x1b).unwrap_or(0) & !0x400,
-        0xfee0_0900
-    );
+    equal!("msr-apic-base", rdmsr(0x1b).unwrap_or(0) & !0x400, 0xfee0_0900);
     equal!("msr-pat", rdmsr(0x277).unwrap_or(0), 0x0501_0007_0406);
     let (before, tsc, after) = (pv::time::tsc(), rdmsr(0x10).unwrap_or(0), pv::time::tsc());
-    check!(
-        "msr-tsc",
-        before <= tsc && tsc <= after,
-        "{before} {tsc} {after}"
-    );
+    check!("msr-tsc", before <= tsc && tsc <= after, "{before} {tsc} {after}");
 }
 
 fn msr_refusals() {
-    for msr in [
-        0x1234_5678u32,
-        0xc000_0081,
-        0xc000_0082,
-        0xc000_0083,
-        0xc000_0084,
-        0x174,
-        0x175,
-        0x176,
-        0xc001_0117,
-    ] {
+    for msr in [0x1234_5678u32, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0x174, 0x175, 0x176, 0xc001_0117] {
         check!(["msr-{msr:#x}-write"], is_gp(wrmsr(msr, 0x1234)));
     }
     for msr in [0x1234_5678u32, 0x4000_1000, 0xda0, 0x802] {
@@ -231,10 +172,7 @@ fn control() {
     equal!("cr0-ts-clear", cr0 & 8, 0);
     check!("cr0-set-ts", write_cr!("cr0", cr0 | 8).is_none());
     equal!("cr0-ts-set", read_cr!("cr0") & 8, 8);
-    check!(
-        "cr0-ts-works",
-        probe!("fnop").is_some_and(|f| f.vector == 7)
-    );
+    check!("cr0-ts-works", probe!("fnop").is_some_and(|f| f.vector == 7));
     check!("cr0-set-ts-again", write_cr!("cr0", cr0 | 8).is_none());
     check!("clts", probe!("clts").is_none());
     equal!("clts-cleared", read_cr!("cr0") & 8, 0);
@@ -248,15 +186,8 @@ fn control() {
     check!("cr3-write", write_cr!("cr3", cr3).is_none());
     let cr4 = read_cr!("cr4");
     equal!("cr4-bits", cr4 & 0x620, 0x620);
-    check!(
-        "cr4-write",
-        write_cr!("cr4", cr4 | 1 << 7 | 1 << 20 | 1 << 21).is_none()
-    );
-    equal!(
-        "cr4-others-dropped",
-        read_cr!("cr4") & (1 << 7 | 1 << 20 | 1 << 21),
-        cr4 & (1 << 7 | 1 << 20 | 1 << 21)
-    );
+    check!("cr4-write", write_cr!("cr4", cr4 | 1 << 7 | 1 << 20 | 1 << 21).is_none());
+    equal!("cr4-others-dropped", read_cr!("cr4") & (1 << 7 | 1 << 20 | 1 << 21), cr4 & (1 << 7 | 1 << 20 | 1 << 21));
     check!("cr4-restore", write_cr!("cr4", cr4).is_none());
     check!("cr8-refused", is_gp(probe!("mov {v}, cr8"; v = out(reg) _)));
     check!("lmsw-refused", is_gp(probe!("lmsw ax"; in("eax") 1)));
@@ -264,115 +195,50 @@ fn control() {
 
 fn debug() {
     let mut dr7 = 0u64;
-    check!(
-        "read-dr7",
-        probe!("mov {v}, dr7"; v = inout(reg) dr7).is_none()
-    );
+    check!("read-dr7", probe!("mov {v}, dr7"; v = inout(reg) dr7).is_none());
     equal!("dr7-at-start", dr7 & !0x400, 0);
-    check!(
-        "write-dr0",
-        probe!("mov dr0, {v}"; v = in(reg) 0x1234_5678u64).is_none()
-    );
+    check!("write-dr0", probe!("mov dr0, {v}"; v = in(reg) 0x1234_5678u64).is_none());
     let mut dr0 = 0u64;
-    check!(
-        "read-dr0",
-        probe!("mov {v}, dr0"; v = inout(reg) dr0).is_none()
-    );
+    check!("read-dr0", probe!("mov {v}, dr0"; v = inout(reg) dr0).is_none());
     equal!("dr0-value", dr0, 0x1234_5678);
     equal!("get-debugreg", hypercall1(nr::GET_DEBUGREG, 0), 0x1234_5678);
-    errno!(
-        "set-debugreg-hole",
-        hypercall2(nr::SET_DEBUGREG, 0, abi::HOLE.0),
-        EPERM
-    );
-    errno!(
-        "set-debugreg-private",
-        hypercall2(nr::SET_DEBUGREG, 1, 0xffff_8300_0000_0000),
-        EPERM
-    );
-    errno!(
-        "set-debugreg-number",
-        hypercall2(nr::SET_DEBUGREG, 9, 0),
-        ENODEV
-    );
-    errno!(
-        "get-debugreg-number",
-        hypercall1(nr::GET_DEBUGREG, 9),
-        ENODEV
-    );
-    errno!(
-        "set-dr7-upper",
-        hypercall2(nr::SET_DEBUGREG, 7, 1 << 32),
-        EINVAL
-    );
-    errno!(
-        "set-dr7-gd",
-        hypercall2(nr::SET_DEBUGREG, 7, 1 << 13),
-        EPERM
-    );
-    errno!(
-        "set-dr6-upper",
-        hypercall2(nr::SET_DEBUGREG, 6, 1 << 32),
-        EINVAL
-    );
+    errno!("set-debugreg-hole", hypercall2(nr::SET_DEBUGREG, 0, abi::HOLE.0), EPERM);
+    errno!("set-debugreg-private", hypercall2(nr::SET_DEBUGREG, 1, 0xffff_8300_0000_0000), EPERM);
+    errno!("set-debugreg-number", hypercall2(nr::SET_DEBUGREG, 9, 0), ENODEV);
+    errno!("get-debugreg-number", hypercall1(nr::GET_DEBUGREG, 9), ENODEV);
+    errno!("set-dr7-upper", hypercall2(nr::SET_DEBUGREG, 7, 1 << 32), EINVAL);
+    errno!("set-dr7-gd", hypercall2(nr::SET_DEBUGREG, 7, 1 << 13), EPERM);
+    errno!("set-dr6-upper", hypercall2(nr::SET_DEBUGREG, 6, 1 << 32), EINVAL);
     equal!("dr0-kept", hypercall1(nr::GET_DEBUGREG, 0), 0x1234_5678);
 }
 
 fn breakpoints() {
     let word = 0u64;
     let address = &raw const word as u64;
-    errno!(
-        "breakpoint-address",
-        hypercall2(nr::SET_DEBUGREG, 1, address),
-        0
-    );
+    errno!("breakpoint-address", hypercall2(nr::SET_DEBUGREG, 1, address), 0);
     errno!("breakpoint-dr6", hypercall2(nr::SET_DEBUGREG, 6, 0), 0);
     // L1; on a write of one of two bytes.
-    errno!(
-        "breakpoint-dr7",
-        hypercall2(nr::SET_DEBUGREG, 7, 0x0050_0004),
-        0
-    );
+    errno!("breakpoint-dr7", hypercall2(nr::SET_DEBUGREG, 7, 0x0050_0004), 0);
     let frame = probe!("mov byte ptr [{p}], 1"; p = in(reg) address);
-    check!(
-        "write-breakpoint",
-        frame.is_some_and(|f| f.vector == 1),
-        "{frame:x?}"
-    );
+    check!("write-breakpoint", frame.is_some_and(|f| f.vector == 1), "{frame:x?}");
     let dr6 = hypercall1(nr::GET_DEBUGREG, 6);
     equal!("write-breakpoint-dr6", dr6 & 0xf, 2);
     errno!("breakpoint-off", hypercall2(nr::SET_DEBUGREG, 7, 0), 0);
-    check!(
-        "write-breakpoint-off",
-        probe!("mov byte ptr [{p}], 2"; p = in(reg) address).is_none()
-    );
+    check!("write-breakpoint-off", probe!("mov byte ptr [{p}], 2"; p = in(reg) address).is_none());
 }
 
 fn other() {
     check!("wbinvd", probe!("wbinvd").is_none());
-    check!(
-        "rdtsc",
-        probe!("rdtsc"; out("eax") _, out("edx") _).is_none()
-    );
+    check!("rdtsc", probe!("rdtsc"; out("eax") _, out("edx") _).is_none());
     for (name, frame) in [
         ("invd", probe!("invd")),
-        (
-            "rdpmc",
-            probe!("rdpmc"; in("ecx") 0, out("eax") _, out("edx") _),
-        ),
-        (
-            "sysretq",
-            probe!("sysretq"; in("rcx") user::NOWHERE, in("r11") 2),
-        ),
+        ("rdpmc", probe!("rdpmc"; in("ecx") 0, out("eax") _, out("edx") _)),
+        ("sysretq", probe!("sysretq"; in("rcx") user::NOWHERE, in("r11") 2)),
         ("mov-to-cr8", probe!("mov cr8, {v}"; v = in(reg) 0u64)),
         ("lidt", probe!("lidt [rax]"; in("rax") user::NOWHERE)),
         ("lldt", probe!("lldt ax"; in("eax") 0)),
     ] {
-        check!(
-            ["refused-{name}"],
-            frame.is_some_and(|f| matches!(f.vector, 6 | 13) && f.error == 0),
-            "{frame:x?}"
-        );
+        check!(["refused-{name}"], frame.is_some_and(|f| matches!(f.vector, 6 | 13) && f.error == 0), "{frame:x?}");
     }
 }
 

@@ -19,11 +19,7 @@ pv::guest!(main);
 const WRITABLE_PAGETABLES: u64 = 2;
 
 fn main() {
-    errno!(
-        "assist-on",
-        hypercall2(nr::VM_ASSIST, 0, WRITABLE_PAGETABLES),
-        0
-    );
+    errno!("assist-on", hypercall2(nr::VM_ASSIST, 0, WRITABLE_PAGETABLES), 0);
     let bench = Bench::new();
     stores(&bench);
     logic(&bench);
@@ -56,22 +52,14 @@ impl Bench {
     fn new() -> Self {
         let window = mem::alloc();
         let entry = mem::l1_entry(window);
-        Self {
-            window,
-            table: entry.table,
-            slot: index(window, 1),
-            pages: [mem::alloc(), mem::alloc()],
-        }
+        Self { window, table: entry.table, slot: index(window, 1), pages: [mem::alloc(), mem::alloc()] }
     }
     fn entry(&self) -> &'static AtomicU64 {
         mem::entry(self.table, self.slot)
     }
     /// An entry as the hypervisor would leave it, so that it reads back as written.
     fn value(&self, page: usize, flags: u64) -> u64 {
-        mem::reference(
-            self.pages[page],
-            pte::P | pte::U | pte::A | pte::GUEST_KERNEL | flags,
-        )
+        mem::reference(self.pages[page], pte::P | pte::U | pte::A | pte::GUEST_KERNEL | flags)
     }
     /// Executes `code` on an ordinary word and on the entry, both holding `old`, and compares.
     fn compare(
@@ -93,11 +81,7 @@ impl Bench {
         };
         let wanted = place(&ordinary, code(&ordinary, rax, rdx));
         let got = place(self.entry(), code(self.entry(), rax, rdx));
-        check!(
-            ["{name}"],
-            got == wanted,
-            "got {got:x?}, expected {wanted:x?}"
-        );
+        check!(["{name}"], got == wanted, "got {got:x?}, expected {wanted:x?}");
     }
 }
 
@@ -140,14 +124,7 @@ fn stores(bench: &Bench) {
     form!(bench, "mov dword ptr [rdi], 0x1230", gone, 0, 0, ALL);
     form!(bench, "mov word ptr [rdi], 0x4560", gone, 0, 0, ALL);
     form!(bench, "mov byte ptr [rdi], 0x64", old, 0, 0, ALL);
-    form!(
-        bench,
-        "mov [rdi + 4], eax",
-        old,
-        old >> 32 | 1 << 31,
-        0,
-        ALL
-    );
+    form!(bench, "mov [rdi + 4], eax", old, old >> 32 | 1 << 31, 0, ALL);
     form!(bench, "mov [rdi + 6], ax", old, old >> 48 | 1 << 15, 0, ALL);
     form!(bench, "mov [rdi + 7], al", old, old >> 56 | 1 << 7, 0, ALL);
     form!(bench, "mov [rdi + 1], al", old, old >> 8 | 2, 0, ALL);
@@ -204,39 +181,11 @@ fn exchanges(bench: &Bench) {
     form!(bench, "xchg [rdi], al", old, old & !pte::RW, 0, ALL);
     form!(bench, "cmpxchg [rdi], rdx", old, old, new, ALL);
     form!(bench, "lock cmpxchg [rdi], rdx", old, old, 0, ALL);
-    form!(
-        bench,
-        "lock cmpxchg [rdi], rdx",
-        old,
-        old ^ pte::A,
-        new,
-        ALL
-    );
+    form!(bench, "lock cmpxchg [rdi], rdx", old, old ^ pte::A, new, ALL);
     form!(bench, "cmpxchg [rdi], rdx", old, 0, new, ALL);
-    form!(
-        bench,
-        "lock cmpxchg [rdi], edx",
-        old,
-        old & 0xffff_ffff,
-        old & !pte::RW,
-        ALL
-    );
-    form!(
-        bench,
-        "lock cmpxchg [rdi], edx",
-        old,
-        0x1111,
-        old & !pte::RW,
-        ALL
-    );
-    form!(
-        bench,
-        "lock cmpxchg byte ptr [rdi], dl",
-        old,
-        old & 0xff,
-        old & !pte::RW,
-        ALL
-    );
+    form!(bench, "lock cmpxchg [rdi], edx", old, old & 0xffff_ffff, old & !pte::RW, ALL);
+    form!(bench, "lock cmpxchg [rdi], edx", old, 0x1111, old & !pte::RW, ALL);
+    form!(bench, "lock cmpxchg byte ptr [rdi], dl", old, old & 0xff, old & !pte::RW, ALL);
     form!(bench, "xadd [rdi], rax", gone, 0x1000, 0, ALL);
     form!(bench, "lock xadd [rdi], rax", gone, 0x1_0000_0000, 0, ALL);
     form!(bench, "lock xadd [rdi], eax", gone, 0x1000, 0, ALL);
@@ -256,55 +205,22 @@ fn effects(bench: &Bench) {
     let [one, two] = bench.pages;
     mem::entry(one, 0).store(1, SeqCst);
     mem::entry(two, 0).store(2, SeqCst);
-    bench
-        .entry()
-        .store(bench.value(1, pte::RW | pte::D), SeqCst);
-    errno!(
-        "effect-flush",
-        mmuext_op(mmuext::INVLPG_LOCAL, bench.window, 0),
-        0
-    );
+    bench.entry().store(bench.value(1, pte::RW | pte::D), SeqCst);
+    errno!("effect-flush", mmuext_op(mmuext::INVLPG_LOCAL, bench.window, 0), 0);
     equal!("effect-mapped", mem::entry(bench.window, 0).load(SeqCst), 2);
     // The page is mapped writable twice now: without its own mapping it still is.
     mem::make_ro(two);
-    errno!(
-        "effect-counted",
-        mmuext_op(mmuext::PIN_L1, mem::mfn(two), 0),
-        EINVAL
-    );
+    errno!("effect-counted", mmuext_op(mmuext::PIN_L1, mem::mfn(two), 0), EINVAL);
     bench.entry().store(bench.value(1, 0), SeqCst);
     mem::entry(two, 0).load(SeqCst);
-    errno!(
-        "effect-dropped-flush",
-        mmuext_op(mmuext::INVLPG_LOCAL, bench.window, 0),
-        0
-    );
+    errno!("effect-dropped-flush", mmuext_op(mmuext::INVLPG_LOCAL, bench.window, 0), 0);
     let frame = probe!("mov [{p}], al"; p = in(reg) bench.window);
-    check!(
-        "effect-read-only",
-        frame.is_some_and(|f| f.vector == 14 && f.error == 3),
-        "{frame:x?}"
-    );
-    errno!(
-        "effect-clear-page",
-        mmuext_op(mmuext::CLEAR_PAGE, mem::mfn(two), 0),
-        0
-    );
-    errno!(
-        "effect-uncounted",
-        mmuext_op(mmuext::PIN_L1, mem::mfn(two), 0),
-        0
-    );
-    errno!(
-        "effect-unpin",
-        mmuext_op(mmuext::UNPIN, mem::mfn(two), 0),
-        0
-    );
+    check!("effect-read-only", frame.is_some_and(|f| f.vector == 14 && f.error == 3), "{frame:x?}");
+    errno!("effect-clear-page", mmuext_op(mmuext::CLEAR_PAGE, mem::mfn(two), 0), 0);
+    errno!("effect-uncounted", mmuext_op(mmuext::PIN_L1, mem::mfn(two), 0), 0);
+    errno!("effect-unpin", mmuext_op(mmuext::UNPIN, mem::mfn(two), 0), 0);
     mem::make_rw(two);
-    bench.entry().store(
-        bench.value(0, pte::RW) & !(pte::U | pte::GUEST_KERNEL),
-        SeqCst,
-    );
+    bench.entry().store(bench.value(0, pte::RW) & !(pte::U | pte::GUEST_KERNEL), SeqCst);
     let adjusted = bench.entry().load(SeqCst) & (pte::U | pte::GUEST_KERNEL | pte::G);
     equal!("effect-adjusted", adjusted, pte::U | pte::GUEST_KERNEL);
 }
@@ -323,54 +239,18 @@ fn refused(bench: &Bench) {
     mem::remap(bench.window, old);
     let at = bench.entry().as_ptr() as u64;
     let table = mem::reference(bench.table, pte::P | pte::RW | pte::U);
-    fault!(
-        "refused-writable-table",
-        at,
-        probe!("mov [{p}], {v}"; p = in(reg) at, v = in(reg) table)
-    );
-    fault!(
-        "refused-lock-or",
-        at,
-        probe!("lock or [{p}], {v}"; p = in(reg) at, v = in(reg) 1u64 << 51)
-    );
-    fault!(
-        "refused-misaligned",
-        at + 4,
-        probe!("mov [{p} + 4], rax"; p = in(reg) at, in("rax") 0)
-    );
-    fault!(
-        "refused-misaligned-word",
-        at + 1,
-        probe!("mov [{p} + 1], ax"; p = in(reg) at, in("ax") 0)
-    );
-    fault!(
-        "refused-16-bytes",
-        at & !15,
-        probe!("movups [{p}], xmm0"; p = in(reg) at & !15)
-    );
+    fault!("refused-writable-table", at, probe!("mov [{p}], {v}"; p = in(reg) at, v = in(reg) table));
+    fault!("refused-lock-or", at, probe!("lock or [{p}], {v}"; p = in(reg) at, v = in(reg) 1u64 << 51));
+    fault!("refused-misaligned", at + 4, probe!("mov [{p} + 4], rax"; p = in(reg) at, in("rax") 0));
+    fault!("refused-misaligned-word", at + 1, probe!("mov [{p} + 1], ax"; p = in(reg) at, in("ax") 0));
+    fault!("refused-16-bytes", at & !15, probe!("movups [{p}], xmm0"; p = in(reg) at & !15));
     equal!("refused-unchanged", bench.entry().load(SeqCst), old);
-    let l2 = mem::walk_from(mem::l4(), bench.window, 2)
-        .map_or(0, |e| e.table + 8 * index(bench.window, 2) as u64);
-    fault!(
-        "refused-l2",
-        l2,
-        probe!("mov [{p}], {v}"; p = in(reg) l2, v = in(reg) 0u64)
-    );
+    let l2 = mem::walk_from(mem::l4(), bench.window, 2).map_or(0, |e| e.table + 8 * index(bench.window, 2) as u64);
+    fault!("refused-l2", l2, probe!("mov [{p}], {v}"; p = in(reg) l2, v = in(reg) 0u64));
     let l4 = mem::l4() + 8 * 300;
-    fault!(
-        "refused-l4",
-        l4,
-        probe!("mov [{p}], {v}"; p = in(reg) l4, v = in(reg) 0u64)
-    );
+    fault!("refused-l4", l4, probe!("mov [{p}], {v}"; p = in(reg) l4, v = in(reg) 0u64));
     let page = mem::alloc();
     mem::make_ro(page);
-    fault!(
-        "refused-no-table",
-        page,
-        probe!("mov [{p}], {v}"; p = in(reg) page, v = in(reg) 0u64)
-    );
-    check!(
-        "allowed-again",
-        probe!("mov [{p}], {v}"; p = in(reg) at, v = in(reg) old).is_none()
-    );
+    fault!("refused-no-table", page, probe!("mov [{p}], {v}"; p = in(reg) page, v = in(reg) 0u64));
+    check!("allowed-again", probe!("mov [{p}], {v}"; p = in(reg) at, v = in(reg) old).is_none());
 }

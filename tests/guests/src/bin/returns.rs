@@ -43,11 +43,7 @@ fn to(rip: u64, flags: u64) -> Option<Frame> {
 
 fn addresses() {
     for (name, flags) in [("iret", 0), ("sysret", IN_SYSCALL)] {
-        for (what, rip) in [
-            ("low", NON_CANONICAL),
-            ("high", !0 >> 1),
-            ("below-the-hole", abi::HOLE.0 - 1),
-        ] {
+        for (what, rip) in [("low", NON_CANONICAL), ("high", !0 >> 1), ("below-the-hole", abi::HOLE.0 - 1)] {
             let frame = to(rip, flags);
             check!(
                 ["{name}-non-canonical-{what}"],
@@ -74,23 +70,13 @@ fn with(cs: u64, ss: u64) -> Option<Frame> {
 
 fn selectors() {
     let kernel = FLAT_CS64 & !3;
-    for cs in [
-        0, 0xc, 0x1230, 0xdff8, 0xe008, 0xe010, 0xe040, 0xe050, 0xfff8,
-    ] {
+    for cs in [0, 0xc, 0x1230, 0xdff8, 0xe008, 0xe010, 0xe040, 0xe050, 0xfff8] {
         let frame = with(cs, FLAT_SS);
-        check!(
-            ["cs-{cs:#x}"],
-            frame.is_some_and(|f| (f.vector, u64::from(f.error)) == (13, cs)),
-            "{frame:x?}"
-        );
+        check!(["cs-{cs:#x}"], frame.is_some_and(|f| (f.vector, u64::from(f.error)) == (13, cs)), "{frame:x?}");
     }
     for ss in [0, 0xc, 0x1230, 0xdff8, 0xe008, 0xe010, 0xe040, 0xfff8] {
         let frame = with(kernel, ss);
-        check!(
-            ["ss-{ss:#x}"],
-            frame.is_some_and(|f| (f.vector, u64::from(f.error)) == (13, ss)),
-            "{frame:x?}"
-        );
+        check!(["ss-{ss:#x}"], frame.is_some_and(|f| (f.vector, u64::from(f.error)) == (13, ss)), "{frame:x?}");
     }
     let frame = with(kernel, FLAT_SS);
     check!("flat-segments", frame.is_none(), "{frame:x?}");
@@ -114,18 +100,10 @@ fn flags() {
     let interrupts = 1 << 9;
     equal!("flags-plain", flags_after(2) & !0x8d5, interrupts | 2);
     equal!("flags-iopl", flags_after(2 | IOPL) & IOPL, 0);
-    equal!(
-        "flags-virtual-8086",
-        flags_after(2 | VIRTUAL_8086) & VIRTUAL_8086,
-        0
-    );
+    equal!("flags-virtual-8086", flags_after(2 | VIRTUAL_8086) & VIRTUAL_8086, 0);
     let seen = flags_after(2 | IDENTIFICATION);
     equal!("flags-kept", seen & IDENTIFICATION, IDENTIFICATION);
-    equal!(
-        "flags-interrupts-on",
-        flags_after(2) & interrupts,
-        interrupts
-    );
+    equal!("flags-interrupts-on", flags_after(2) & interrupts, interrupts);
     equal!("flags-mask", events::mask().load(SeqCst), 1);
     let _ = flags_after(2 | interrupts);
     equal!("flags-unmask", events::mask().swap(1, SeqCst), 0);

@@ -80,11 +80,7 @@ fn start() {
     equal!("is-up-self", smp::is_up(0), 1);
     equal!("is-up-other", smp::is_up(1), 0);
     errno!("is-up-none", smp::is_up(77), ENOENT);
-    errno!(
-        "initialise-bad-pointer",
-        smp::initialise(1, pv::user::NOWHERE),
-        EFAULT
-    );
+    errno!("initialise-bad-pointer", smp::initialise(1, pv::user::NOWHERE), EFAULT);
     let page = smp::context_for(1, follow);
     let spoil = |word: usize, value: u64| {
         let old = mem::entry(page, word).swap(value, SeqCst);
@@ -92,16 +88,8 @@ fn start() {
         mem::entry(page, word).store(old, SeqCst);
         result
     };
-    errno!(
-        "initialise-event-non-canonical",
-        spoil(context::EVENT, 1 << 63),
-        EINVAL
-    );
-    errno!(
-        "initialise-rip-non-canonical",
-        spoil(context::RIP, 1 << 62),
-        EINVAL
-    );
+    errno!("initialise-event-non-canonical", spoil(context::EVENT, 1 << 63), EINVAL);
+    errno!("initialise-rip-non-canonical", spoil(context::RIP, 1 << 62), EINVAL);
     let result = spoil(context::CTRLREG + 3, mem::mfn(page) << 12);
     check!("initialise-cr3-no-table", result < 0, "got {result}");
     errno!("initialise", smp::initialise(1, page), 0);
@@ -109,11 +97,7 @@ fn start() {
     equal!("initialised-not-up", smp::is_up(1), 0);
     errno!("up", smp::up(1), 0);
     equal!("is-up", smp::is_up(1), 1);
-    check!(
-        "started",
-        smp::wait(&PROGRESS, 1),
-        "the second vCPU did not start"
-    );
+    check!("started", smp::wait(&PROGRESS, 1), "the second vCPU did not start");
     equal!("started-as-itself", SEEN.load(SeqCst), 1);
     errno!("up-again", smp::up(1), 0);
     errno!("stop-tick-0", smp::stop_tick(0), 0);
@@ -138,11 +122,7 @@ fn second() {
     equal!("fault-on-second-seen", SEEN.load(SeqCst), u64::MAX);
     let mut info = [9u64; 6];
     errno!("runstate-of-other", vcpu_op(4, 1, &mut info), 0);
-    check!(
-        "runstate-of-other-state",
-        info[0] & 0xffff_ffff < 4,
-        "{info:x?}"
-    );
+    check!("runstate-of-other-state", info[0] & 0xffff_ffff < 4, "{info:x?}");
 }
 
 fn bind_ipi(vcpu: u32) -> u32 {
@@ -167,12 +147,7 @@ fn interrupts() {
     events::enable();
     for round in 1..=20 {
         if !order(SEND) || !seen(here, round) {
-            return check!(
-                "ipi-to-first",
-                false,
-                "round {round}, {} seen",
-                events::count(here)
-            );
+            return check!("ipi-to-first", false, "round {round}, {} seen", events::count(here));
         }
     }
     check!("ipi-to-first", true);
@@ -186,26 +161,13 @@ fn interrupts() {
         }
         let sent = event_channel_op(4, &mut { there });
         if sent != 0 || !seen(there, round) || !smp::wait(&PROGRESS, next) {
-            return check!(
-                "ipi-to-blocked-second",
-                false,
-                "round {round} {sent} {}",
-                events::count(there)
-            );
+            return check!("ipi-to-blocked-second", false, "round {round} {sent} {}", events::count(there));
         }
     }
     check!("ipi-to-blocked-second", true);
-    equal!(
-        "ipi-not-delivered-here",
-        vcpu::current().upcalls.get(),
-        before
-    );
+    equal!("ipi-not-delivered-here", vcpu::current().upcalls.get(), before);
     // EVTCHNOP_bind_vcpu moves nothing that is an IPI.
-    errno!(
-        "ipi-not-movable",
-        event_channel_op(8, &mut [there, 0]),
-        EINVAL
-    );
+    errno!("ipi-not-movable", event_channel_op(8, &mut [there, 0]), EINVAL);
     events::disable();
 }
 
@@ -217,12 +179,7 @@ fn flushes() {
     WINDOW.store(window, SeqCst);
     let mask = 2u64;
     let multi = &raw const mask as u64;
-    for (name, flags) in [
-        ("all-full", 5),
-        ("all-invlpg", 6),
-        ("mask-full", multi | 1),
-        ("mask-invlpg", multi | 2),
-    ] {
+    for (name, flags) in [("all-full", 5), ("all-invlpg", 6), ("mask-full", multi | 1), ("mask-invlpg", multi | 2)] {
         let mut wrong = 0;
         for _ in 0..10 {
             for (page, value) in [(one, 1), (two, 2)] {
@@ -264,11 +221,7 @@ fn failsafe() {
     mem::entry(gdt, 1).store(0x00cf_f300_0000_ffff, SeqCst);
     mem::make_ro(gdt);
     let frames = [mem::mfn(gdt)];
-    errno!(
-        "set-gdt",
-        hypercall2(nr::SET_GDT, frames.as_ptr() as u64, 512),
-        0
-    );
+    errno!("set-gdt", hypercall2(nr::SET_GDT, frames.as_ptr() as u64, 512), 0);
     // SAFETY: FS is used by nobody here.
     unsafe { core::arch::asm!("mov fs, {:e}", in(reg) 0xb) };
     let descriptor = mem::maddr(gdt) + 8;
@@ -277,11 +230,7 @@ fn failsafe() {
         pv::trap::record(frame);
         true
     }));
-    errno!(
-        "descriptor-gone",
-        hypercall2(nr::UPDATE_DESCRIPTOR, descriptor, 0),
-        0
-    );
+    errno!("descriptor-gone", hypercall2(nr::UPDATE_DESCRIPTOR, descriptor, 0), 0);
     ORDER.store(SPIN, SeqCst);
     let start = time::now();
     while time::now() - start < 400_000_000 && vcpu::current().count.get() == 0 {
@@ -294,22 +243,10 @@ fn failsafe() {
     } else {
         let [ds, es, fs, gs] = vcpu::current().failsafe.get();
         equal!("failsafe-vector", frame.vector, pv::trap::FAILSAFE);
-        check!(
-            "failsafe-selectors",
-            (ds, es, fs & 0xffff, gs) == (0, 0, 0xb, 0),
-            "{ds:x} {es:x} {fs:x} {gs:x}"
-        );
-        check!(
-            "failsafe-frame",
-            frame.cs() == abi::FLAT_CS64 & !3 && frame.ss == abi::FLAT_SS,
-            "{frame:x?}"
-        );
+        check!("failsafe-selectors", (ds, es, fs & 0xffff, gs) == (0, 0, 0xb, 0), "{ds:x} {es:x} {fs:x} {gs:x}");
+        check!("failsafe-frame", frame.cs() == abi::FLAT_CS64 & !3 && frame.ss == abi::FLAT_SS, "{frame:x?}");
     }
     // SAFETY: as above.
     unsafe { core::arch::asm!("mov fs, {:e}", in(reg) 0) };
-    errno!(
-        "reset-gdt",
-        hypercall2(nr::SET_GDT, frames.as_ptr() as u64, 0),
-        0
-    );
+    errno!("reset-gdt", hypercall2(nr::SET_GDT, frames.as_ptr() as u64, 0), 0);
 }

@@ -41,18 +41,10 @@ fn main() {
 
 fn clock() {
     let info = time::info();
-    check!(
-        "time-info-published",
-        info.mul != 0 && info.system_time != 0 && info.version != 0,
-        "{info:?}"
-    );
+    check!("time-info-published", info.mul != 0 && info.system_time != 0 && info.version != 0, "{info:?}");
     // A tick must last as long as the TSC's frequency says: 0.1 to 10 GHz.
     let nanoseconds = info.scale(1_000_000_000);
-    check!(
-        "time-info-scale",
-        (100_000_000..10_000_000_000).contains(&nanoseconds),
-        "{nanoseconds}"
-    );
+    check!("time-info-scale", (100_000_000..10_000_000_000).contains(&nanoseconds), "{nanoseconds}");
     let (mut last, mut back) = (time::now(), 0);
     for _ in 0..100_000 {
         let now = time::now();
@@ -67,11 +59,7 @@ fn clock() {
         versions += u64::from(now != version);
         version = now;
     }
-    check!(
-        "time-info-refreshed",
-        versions > 0,
-        "not refreshed within 4.5 s"
-    );
+    check!("time-info-refreshed", versions > 0, "not refreshed within 4.5 s");
 }
 
 fn cmos(register: u8) -> u64 {
@@ -104,32 +92,16 @@ fn real_time_clock() -> u64 {
 
 fn wall_clock() {
     static LEVEL: u32 = 1;
-    errno!(
-        "set-iopl",
-        hypercall2(nr::PHYSDEV_OP, 6, (&raw const LEVEL) as u64),
-        0
-    );
+    errno!("set-iopl", hypercall2(nr::PHYSDEV_OP, 6, (&raw const LEVEL) as u64), 0);
     let word = events::word(shared::WC).load(SeqCst);
     let rest = events::word(shared::WC + 8).load(SeqCst);
     let seconds = word >> 32 | rest >> 32 << 32;
     let nanoseconds = rest & 0xffff_ffff;
-    check!(
-        "wall-clock-version-even",
-        word & 1 == 0 && word as u32 != 0,
-        "{word:#x}"
-    );
-    check!(
-        "wall-clock-nanoseconds",
-        nanoseconds < 1_000_000_000,
-        "{nanoseconds}"
-    );
+    check!("wall-clock-version-even", word & 1 == 0 && word as u32 != 0, "{word:#x}");
+    check!("wall-clock-nanoseconds", nanoseconds < 1_000_000_000, "{nanoseconds}");
     let wall = || seconds + (nanoseconds + time::now()) / 1_000_000_000;
     let (real, ours) = (real_time_clock(), wall());
-    check!(
-        "wall-clock-right",
-        ours.abs_diff(real) <= 2,
-        "{ours}, the real-time clock says {real}"
-    );
+    check!("wall-clock-right", ours.abs_diff(real) <= 2, "{ours}, the real-time clock says {real}");
     // Two seconds of one are two seconds of the other.
     let edge = || {
         let start = cmos(0);
@@ -139,11 +111,7 @@ fn wall_clock() {
     let start = edge();
     edge();
     let pace = edge() - start;
-    check!(
-        "system-time-pace",
-        pace.abs_diff(2000 * MS) < 100 * MS,
-        "two seconds took {pace} ns"
-    );
+    check!("system-time-pace", pace.abs_diff(2000 * MS) < 100 * MS, "two seconds took {pace} ns");
 }
 
 fn arm(deadline: u64, flags: u64) -> i64 {
@@ -166,16 +134,8 @@ fn initial_tick(port: u32) {
     let start = time::now();
     let came = wait(port, 6, 1000 * MS);
     let took = time::now() - start;
-    check!(
-        "initial-tick",
-        came >= 6 && took > 35 * MS,
-        "{came} events in {took} ns"
-    );
-    errno!(
-        "stop-periodic",
-        hypercall3(nr::VCPU_OP, STOP_PERIODIC, 0, 0),
-        0
-    );
+    check!("initial-tick", came >= 6 && took > 35 * MS, "{came} events in {took} ns");
+    errno!("stop-periodic", hypercall3(nr::VCPU_OP, STOP_PERIODIC, 0, 0), 0);
     wait(port, 1, MS);
     equal!("stopped-tick", wait(port, 1, 50 * MS), 0);
 }
@@ -186,45 +146,24 @@ fn single_shot(port: u32) {
         errno!(["single-shot-{delay}"], arm(deadline, 0), 0);
         let came = wait(port, 1, 2000 * MS);
         let now = time::now();
-        check!(
-            ["single-shot-{delay}-came"],
-            came == 1 && now >= deadline,
-            "{came} at {now}, deadline {deadline}"
-        );
-        check!(
-            ["single-shot-{delay}-soon"],
-            now < deadline + 50 * MS,
-            "{} ns late",
-            now - deadline
-        );
+        check!(["single-shot-{delay}-came"], came == 1 && now >= deadline, "{came} at {now}, deadline {deadline}");
+        check!(["single-shot-{delay}-soon"], now < deadline + 50 * MS, "{} ns late", now - deadline);
     }
     equal!("single-shot-once", wait(port, 1, 20 * MS), 0);
     errno!("single-shot-past", arm(1, 0), 0);
     equal!("single-shot-past-fires", wait(port, 1, 100 * MS), 1);
     // The flag "only if it is in the future" is no longer heeded.
     errno!("single-shot-past-future-flag", arm(1, 1), 0);
-    equal!(
-        "single-shot-past-future-flag-fires",
-        wait(port, 1, 100 * MS),
-        1
-    );
+    equal!("single-shot-past-future-flag-fires", wait(port, 1, 100 * MS), 1);
     errno!("single-shot-future", arm(time::now() + 2 * MS, 1), 0);
     equal!("single-shot-future-fires", wait(port, 1, 500 * MS), 1);
     errno!("single-shot-to-stop", arm(time::now() + 20 * MS, 0), 0);
-    errno!(
-        "single-shot-stop",
-        hypercall3(nr::VCPU_OP, STOP_SINGLESHOT, 0, 0),
-        0
-    );
+    errno!("single-shot-stop", hypercall3(nr::VCPU_OP, STOP_SINGLESHOT, 0, 0), 0);
     equal!("single-shot-stopped", wait(port, 1, 50 * MS), 0);
     errno!("single-shot-long", arm(time::now() + 500 * MS, 0), 0);
     errno!("single-shot-replaced", arm(time::now() + 5 * MS, 0), 0);
     equal!("single-shot-replaced-fires", wait(port, 1, 200 * MS), 1);
-    errno!(
-        "single-shot-stop-again",
-        hypercall3(nr::VCPU_OP, STOP_SINGLESHOT, 0, 0),
-        0
-    );
+    errno!("single-shot-stop-again", hypercall3(nr::VCPU_OP, STOP_SINGLESHOT, 0, 0), 0);
 }
 
 fn periodic(port: u32) {
@@ -232,21 +171,9 @@ fn periodic(port: u32) {
     let start = time::now();
     let came = wait(port, 20, 2000 * MS);
     let took = time::now() - start;
-    check!(
-        "periodic-pace",
-        came == 20 && took > 80 * MS,
-        "{came} events in {took} ns"
-    );
-    errno!(
-        "periodic-too-short",
-        vcpu_op(SET_PERIODIC, 0, &mut 100_000u64),
-        EINVAL
-    );
-    errno!(
-        "periodic-stop",
-        hypercall3(nr::VCPU_OP, STOP_PERIODIC, 0, 0),
-        0
-    );
+    check!("periodic-pace", came == 20 && took > 80 * MS, "{came} events in {took} ns");
+    errno!("periodic-too-short", vcpu_op(SET_PERIODIC, 0, &mut 100_000u64), EINVAL);
+    errno!("periodic-stop", hypercall3(nr::VCPU_OP, STOP_PERIODIC, 0, 0), 0);
     wait(port, 1, MS);
     equal!("periodic-stopped", wait(port, 1, 30 * MS), 0);
 }
@@ -257,11 +184,7 @@ fn timer_op(port: u32) {
     errno!("timer-op", set(deadline), 0);
     let came = wait(port, 1, 500 * MS);
     let now = time::now();
-    check!(
-        "timer-op-fires",
-        came == 1 && now >= deadline,
-        "{came} at {now}, deadline {deadline}"
-    );
+    check!("timer-op-fires", came == 1 && now >= deadline, "{came} at {now}, deadline {deadline}");
     errno!("timer-op-set", set(now + 10 * MS), 0);
     errno!("timer-op-cancel", set(0), 0);
     equal!("timer-op-cancelled", wait(port, 1, 40 * MS), 0);
@@ -269,83 +192,39 @@ fn timer_op(port: u32) {
 
 fn run_state() {
     let area = mem::alloc();
-    errno!(
-        "register-runstate",
-        vcpu_op(REGISTER_RUNSTATE, 0, &mut { area }),
-        0
-    );
+    errno!("register-runstate", vcpu_op(REGISTER_RUNSTATE, 0, &mut { area }), 0);
     let times = || [2, 3, 4, 5].map(|i| mem::entry(area, i).load(SeqCst));
-    equal!(
-        "runstate-running",
-        mem::entry(area, 0).load(SeqCst) & 0xffff_ffff,
-        0
-    );
+    equal!("runstate-running", mem::entry(area, 0).load(SeqCst) & 0xffff_ffff, 0);
     let (start, before) = (time::now(), times());
     errno!("runstate-arm", arm(start + 20 * MS, 0), 0);
     errno!("runstate-block", hypercall2(nr::SCHED_OP, 1, 0), 0);
     let (gone, after) = (time::now() - start, times());
     let blocked = after[2] - before[2];
-    check!(
-        "runstate-blocked",
-        (15 * MS..=gone).contains(&blocked),
-        "{blocked} of {gone} ns"
-    );
+    check!("runstate-blocked", (15 * MS..=gone).contains(&blocked), "{blocked} of {gone} ns");
     let entered = mem::entry(area, 1).load(SeqCst) & !(1 << 63);
-    check!(
-        "runstate-entry-time",
-        entered > start && entered <= time::now(),
-        "{entered}"
-    );
+    check!("runstate-entry-time", entered > start && entered <= time::now(), "{entered}");
     let sum: u64 = after.iter().sum();
     let now = time::now();
-    check!(
-        "runstate-sum",
-        sum <= now && now - sum < 3000 * MS,
-        "{after:?} at {now}"
-    );
+    check!("runstate-sum", sum <= now && now - sum < 3000 * MS, "{after:?} at {now}");
     let mut info = [0u64; 6];
     errno!("get-runstate", vcpu_op(4, 0, &mut info), 0);
-    check!(
-        "get-runstate-agrees",
-        info[0] & 0xffff_ffff == 0 && info[4] >= after[2],
-        "{info:?}"
-    );
+    check!("get-runstate-agrees", info[0] & 0xffff_ffff == 0 && info[4] >= after[2], "{info:?}");
 }
 
 /// A second copy of the time information at a place of the guest's choice.
 fn time_area() {
     let area = mem::alloc();
-    errno!(
-        "register-time-area",
-        vcpu_op(REGISTER_TIME, 0, &mut { area }),
-        0
-    );
+    errno!("register-time-area", vcpu_op(REGISTER_TIME, 0, &mut { area }), 0);
     let info = time::info();
     let mul = mem::entry(area, 3).load(SeqCst) & 0xffff_ffff;
     equal!("time-area-filled", mul, u64::from(info.mul));
 }
 
 fn refused() {
-    errno!(
-        "single-shot-other-vcpu",
-        vcpu_op(SET_SINGLESHOT, 77, &mut [0u64; 2]),
-        ENOENT
-    );
-    errno!(
-        "single-shot-bad-pointer",
-        hypercall3(nr::VCPU_OP, SET_SINGLESHOT, 0, pv::user::NOWHERE),
-        EFAULT
-    );
-    errno!(
-        "periodic-bad-pointer",
-        hypercall3(nr::VCPU_OP, SET_PERIODIC, 0, pv::abi::HOLE.0),
-        EFAULT
-    );
-    errno!(
-        "runstate-bad-address",
-        vcpu_op(REGISTER_RUNSTATE, 0, &mut { pv::abi::HOLE.0 }),
-        EFAULT
-    );
+    errno!("single-shot-other-vcpu", vcpu_op(SET_SINGLESHOT, 77, &mut [0u64; 2]), ENOENT);
+    errno!("single-shot-bad-pointer", hypercall3(nr::VCPU_OP, SET_SINGLESHOT, 0, pv::user::NOWHERE), EFAULT);
+    errno!("periodic-bad-pointer", hypercall3(nr::VCPU_OP, SET_PERIODIC, 0, pv::abi::HOLE.0), EFAULT);
+    errno!("runstate-bad-address", vcpu_op(REGISTER_RUNSTATE, 0, &mut { pv::abi::HOLE.0 }), EFAULT);
     let frame = probe!("ud2");
     check!("still-alive", frame.is_some_and(|frame| frame.vector == 6));
     equal!("vcpu-number", vcpu::current().id.get(), 0);

@@ -47,11 +47,7 @@ fn expect(name: &str, frame: Option<Frame>, vector: u32, error: u32, at: At) {
     let cpu = vcpu::current();
     if frame.vector != vector || frame.error != error {
         let (v, e) = (frame.vector, frame.error);
-        return check!(
-            ["{name}"],
-            false,
-            "vector {v} error {e:#x}, expected {vector} and {error:#x}"
-        );
+        return check!(["{name}"], false, "vector {v} error {e:#x}, expected {vector} and {error:#x}");
     }
     let rip = match at {
         At::Before(bytes) => cpu.resumed.get() - bytes,
@@ -63,12 +59,7 @@ fn expect(name: &str, frame: Option<Frame>, vector: u32, error: u32, at: At) {
         && frame.ss == abi::FLAT_SS
         && frame.rflags & 0x23202 == 2
         && cpu.rip_slot.get() == slot;
-    check!(
-        ["{name}"],
-        right,
-        "rip should be {rip:#x}, its slot {slot:#x} is {:#x}: {frame:x?}",
-        cpu.rip_slot.get()
-    );
+    check!(["{name}"], right, "rip should be {rip:#x}, its slot {slot:#x} is {:#x}: {frame:x?}", cpu.rip_slot.get());
 }
 
 fn integer() {
@@ -76,10 +67,7 @@ fn integer() {
     expect("divide-error", frame, 0, 0, At::Before(2));
     let frame = probe!("pushfq", "or qword ptr [rsp], 0x100", "popfq", "nop");
     let stepped = frame.is_some_and(|frame| frame.rflags & 0x100 != 0);
-    let frame = frame.map(|frame| Frame {
-        rflags: frame.rflags & !0x100,
-        ..frame
-    });
+    let frame = frame.map(|frame| Frame { rflags: frame.rflags & !0x100, ..frame });
     expect("debug-single-step", frame, 1, 0, At::Before(0));
     check!("debug-single-step-tf-in-frame", stepped);
     let dr6 = hypercall1(nr::GET_DEBUGREG, 6);
@@ -87,13 +75,7 @@ fn integer() {
     expect("breakpoint", probe!("int3"), 3, 0, At::Before(0));
     expect("overflow", probe!("int 4"), 4, 0, At::Before(0));
     expect("invalid-opcode", probe!("ud2"), 6, 0, At::Before(2));
-    expect(
-        "invalid-opcode-almost-forced",
-        probe!("ud2", ".ascii \"xem\"", "cpuid"),
-        6,
-        0,
-        At::Anywhere,
-    );
+    expect("invalid-opcode-almost-forced", probe!("ud2", ".ascii \"xem\"", "cpuid"), 6, 0, At::Anywhere);
 }
 
 fn floating() {
@@ -121,15 +103,9 @@ fn floating() {
     // SAFETY: clears the alignment-check flag, which no trap has done if there was none.
     unsafe { core::arch::asm!("pushfq", "and qword ptr [rsp], ~0x40000", "popfq") };
     match frame {
-        None => report::skip(
-            "alignment-check",
-            "this CPU does not raise it (an emulator)",
-        ),
+        None => report::skip("alignment-check", "this CPU does not raise it (an emulator)"),
         _ => {
-            let frame = frame.map(|frame| Frame {
-                rflags: frame.rflags & !0x40000,
-                ..frame
-            });
+            let frame = frame.map(|frame| Frame { rflags: frame.rflags & !0x40000, ..frame });
             expect("alignment-check", frame, 17, 0, At::Before(3));
         }
     }
@@ -138,60 +114,20 @@ fn floating() {
 fn protection() {
     let odd = 0x1234_5678_9abc_def0u64;
     let frame = probe!("mov rax, [rax]"; inout("rax") odd => _);
-    expect(
-        "general-protection-non-canonical",
-        frame,
-        13,
-        0,
-        At::Before(3),
-    );
+    expect("general-protection-non-canonical", frame, 13, 0, At::Before(3));
     let frame = probe!("mov rbp, {p}", "mov rax, [rbp]"; p = in(reg) odd, out("rax") _);
     // A CPU says 12; QEMU's says 13.
-    let vector = if frame.is_some_and(|frame| frame.vector == 13) {
-        13
-    } else {
-        12
-    };
+    let vector = if frame.is_some_and(|frame| frame.vector == 13) { 13 } else { 12 };
     expect("stack-non-canonical", frame, vector, 0, At::Before(4));
     let frame = probe!("mov ds, eax"; in("eax") 0x1234);
-    expect(
-        "general-protection-selector",
-        frame,
-        13,
-        0x1234,
-        At::Before(2),
-    );
+    expect("general-protection-selector", frame, 13, 0x1234, At::Before(2));
     let frame = probe!("mov fs, eax"; in("eax") 0x1235);
-    expect(
-        "general-protection-selector-rpl",
-        frame,
-        13,
-        0x1234,
-        At::Before(2),
-    );
+    expect("general-protection-selector-rpl", frame, 13, 0x1234, At::Before(2));
     expect("privileged-hlt", probe!("hlt"), 13, 0, At::Before(1));
-    expect(
-        "privileged-lgdt",
-        probe!("lgdt [rax]"; in("rax") &raw const odd),
-        13,
-        0,
-        At::Before(3),
-    );
-    expect(
-        "privileged-ltr",
-        probe!("ltr ax"; in("rax") 0),
-        13,
-        0,
-        At::Before(3),
-    );
+    expect("privileged-lgdt", probe!("lgdt [rax]"; in("rax") &raw const odd), 13, 0, At::Before(3));
+    expect("privileged-ltr", probe!("ltr ax"; in("rax") 0), 13, 0, At::Before(3));
     expect("privileged-swapgs", probe!("swapgs"), 13, 0, At::Before(3));
-    expect(
-        "privileged-invlpg",
-        probe!("invlpg [rax]"; in("rax") &raw const odd),
-        13,
-        0,
-        At::Before(3),
-    );
+    expect("privileged-invlpg", probe!("invlpg [rax]"; in("rax") &raw const odd), 13, 0, At::Before(3));
 }
 
 fn page_faults() {
@@ -206,11 +142,7 @@ fn page_faults() {
     let frame = probe!("mov [{p}], al"; p = in(reg) nowhere);
     fault("page-fault-write", frame, 2, nowhere, At::Anywhere);
     let frame = probe!("call {p}"; p = in(reg) nowhere);
-    equal!(
-        "page-fault-fetch-rip",
-        frame.map_or(0, |frame| frame.rip),
-        nowhere
-    );
+    equal!("page-fault-fetch-rip", frame.map_or(0, |frame| frame.rip), nowhere);
     fault("page-fault-fetch", frame, 0x10, nowhere, At::Anywhere);
     mem::make_ro(page);
     let frame = probe!("mov dword ptr [{p} + 8], eax"; p = in(reg) page);
@@ -221,41 +153,22 @@ fn page_faults() {
     let frame = probe!("call {p}"; p = in(reg) page);
     fault("page-fault-no-execute", frame, 0x11, page, At::Anywhere);
     mem::make_rw(page);
-    check!(
-        "page-executable-again",
-        probe!("call {p}"; p = in(reg) page).is_none()
-    );
-    for (name, address) in [
-        ("private", 0xffff_82d0_4000_0000),
-        ("direct-map", 0xffff_8300_0000_1000u64),
-    ] {
+    check!("page-executable-again", probe!("call {p}"; p = in(reg) page).is_none());
+    for (name, address) in [("private", 0xffff_82d0_4000_0000), ("direct-map", 0xffff_8300_0000_1000u64)] {
         let frame = probe!("mov al, [{p}]"; p = in(reg) address, out("al") _);
         let right = frame.is_some_and(|frame| frame.vector == 14 && frame.error & !1 == 0);
-        check!(
-            ["hole-{name}-hidden"],
-            right && events::cr2() == address,
-            "{frame:x?}"
-        );
+        check!(["hole-{name}-hidden"], right && events::cr2() == address, "{frame:x?}");
     }
 }
 
 fn software_interrupts() {
     expect("int-80", probe!("int 0x80"), 0x80, 0, At::Before(0));
     if !gate_numbers_right() {
-        return report::skip(
-            "int-n",
-            "the CPU's error code for a closed gate is wrong (QEMU)",
-        );
+        return report::skip("int-n", "the CPU's error code for a closed gate is wrong (QEMU)");
     }
     errno!("open-int-90", trap::set_flags(0x90, 3), 0);
     expect("int-90", probe!("int 0x90"), 0x90, 0, At::Before(0));
-    expect(
-        "int-91-closed",
-        probe!("int 0x91"),
-        13,
-        0x91 << 3 | 2,
-        At::Before(2),
-    );
+    expect("int-91-closed", probe!("int 0x91"), 13, 0x91 << 3 | 2, At::Before(2));
     errno!("open-int-91-to-kernel", trap::set_flags(0x91, 1), 0);
     expect("int-91-kernel", probe!("int 0x91"), 0x91, 0, At::Before(0));
 }
@@ -270,12 +183,8 @@ fn alignment() {
     for offset in [0u64, 1, 4, 7, 8, 15, 16] {
         let frame = probe!("sub rsp, {n}", "ud2"; n = in(reg) offset);
         expect(
-            [
-                "rsp-0", "rsp-1", "rsp-4", "rsp-7", "rsp-8", "rsp-15", "rsp-16",
-            ][[0u64, 1, 4, 7, 8, 15, 16]
-                .iter()
-                .position(|&o| o == offset)
-                .unwrap_or(0)],
+            ["rsp-0", "rsp-1", "rsp-4", "rsp-7", "rsp-8", "rsp-15", "rsp-16"]
+                [[0u64, 1, 4, 7, 8, 15, 16].iter().position(|&o| o == offset).unwrap_or(0)],
             frame,
             6,
             0,
@@ -284,22 +193,14 @@ fn alignment() {
         let frame = probe!("sub rsp, {n}", "hlt"; n = in(reg) offset);
         let slot = vcpu::current().rip_slot.get();
         let right = frame.is_some_and(|frame| frame.vector == 13 && slot == (frame.rsp & !15) - 40);
-        check!(
-            ["rsp-with-error-code-{offset}"],
-            right,
-            "rip at {slot:#x}: {frame:x?}"
-        );
+        check!(["rsp-with-error-code-{offset}"], right, "rip at {slot:#x}: {frame:x?}");
     }
 }
 
 fn masks() {
     let cpu = vcpu::current();
     let see = |name: &str, enabled: bool, masks: bool| {
-        errno!(
-            ["{name}-set"],
-            trap::set_flags(6, if masks { 4 } else { 0 }),
-            0
-        );
+        errno!(["{name}-set"], trap::set_flags(6, if masks { 4 } else { 0 }), 0);
         if enabled {
             events::enable();
         }
@@ -307,11 +208,7 @@ fn masks() {
         let after = events::disable();
         equal!(["{name}-saved"], frame.mask(), u64::from(!enabled));
         equal!(["{name}-if"], frame.rflags >> 9 & 1, u64::from(enabled));
-        equal!(
-            ["{name}-at-entry"],
-            cpu.mask_at_entry.get(),
-            u8::from(!enabled || masks)
-        );
+        equal!(["{name}-at-entry"], cpu.mask_at_entry.get(), u8::from(!enabled || masks));
         equal!(["{name}-restored"], u8::from(after), u8::from(!enabled));
     };
     see("mask-enabled", true, false);
@@ -350,16 +247,8 @@ fn registers() {
     vcpu::current().hook.set(None);
     let low = [f.rax, f.rbx, f.rcx, f.rdx, f.rsi, f.rdi, f.rbp, f.r8];
     let high = [f.r9, f.r10, f.r11, f.r12, f.r13, f.r14, f.r15];
-    check!(
-        "registers-in-frame",
-        low == [1, 2, 4, 8, 16, 32, 64, 128],
-        "{low:x?}"
-    );
-    check!(
-        "registers-in-frame-high",
-        high == [256, 512, 1024, 2048, 4096, 8192, 16384],
-        "{high:x?}"
-    );
+    check!("registers-in-frame", low == [1, 2, 4, 8, 16, 32, 64, 128], "{low:x?}");
+    check!("registers-in-frame-high", high == [256, 512, 1024, 2048, 4096, 8192, 16384], "{high:x?}");
     equal!("registers-after", sum, 32767);
 }
 
@@ -387,11 +276,7 @@ fn nested() {
     vcpu::current().hook.set(None);
     let cpu = vcpu::current();
     let vectors = cpu.frames.get().map(|frame| frame.vector);
-    check!(
-        "nested",
-        cpu.count.get() == 3 && vectors[..3] == [6, 3, 13],
-        "{vectors:?}"
-    );
+    check!("nested", cpu.count.get() == 3 && vectors[..3] == [6, 3, 13], "{vectors:?}");
 }
 
 /// The iret hypercall with a frame that the CPU refuses: the exception is reported at the place it was to return to.
@@ -406,16 +291,8 @@ fn returning() {
     let frame = attempt(abi::FLAT_CS64 & !3, abi::FLAT_SS);
     check!("iret", frame.is_none(), "{frame:x?}");
     let frame = attempt(0x1230, abi::FLAT_SS);
-    check!(
-        "iret-bad-cs",
-        frame.is_some_and(|f| f.vector == 13 && f.error == 0x1230),
-        "{frame:x?}"
-    );
+    check!("iret-bad-cs", frame.is_some_and(|f| f.vector == 13 && f.error == 0x1230), "{frame:x?}");
     let frame = attempt(abi::FLAT_CS64 & !3, 0x1230);
-    check!(
-        "iret-bad-ss",
-        frame.is_some_and(|f| f.vector == 13 && f.error == 0x1230),
-        "{frame:x?}"
-    );
+    check!("iret-bad-ss", frame.is_some_and(|f| f.vector == 13 && f.error == 0x1230), "{frame:x?}");
     events::disable();
 }

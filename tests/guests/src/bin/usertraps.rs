@@ -23,14 +23,7 @@ pv::user_code!(user_hlt, "hlt");
 pv::user_code!(user_read, "mov al, [rdi]");
 pv::user_code!(user_write, "mov [rdi], al");
 pv::user_code!(user_jump, "jmp rdi");
-pv::user_code!(
-    user_step,
-    "pushfq",
-    "or qword ptr [rsp], 0x100",
-    "popfq",
-    "nop",
-    "ud2"
-);
+pv::user_code!(user_step, "pushfq", "or qword ptr [rsp], 0x100", "popfq", "nop", "ud2");
 pv::user_code!(user_cpuid, "ud2", ".ascii \"xen\"", "cpuid", "int3");
 pv::user_code!(user_selector, "mov ds, edi");
 
@@ -56,38 +49,10 @@ fn from_user() {
         ("read-unmapped", user_read(), user::NOWHERE, 14, 4, 0),
         ("write-unmapped", user_write(), user::NOWHERE, 14, 6, 0),
         ("write-code", user_write(), user::CODE, 14, 7, 0),
-        (
-            "fetch-unmapped",
-            user_jump(),
-            user::NOWHERE,
-            14,
-            0x14,
-            u64::MAX,
-        ),
-        (
-            "read-kernel",
-            user_read(),
-            abi::VIRT_BASE + 0x10_0000,
-            14,
-            4,
-            0,
-        ),
-        (
-            "write-kernel",
-            user_write(),
-            abi::VIRT_BASE + 0x10_0000,
-            14,
-            6,
-            0,
-        ),
-        (
-            "jump-kernel",
-            user_jump(),
-            abi::VIRT_BASE + 0x10_0000,
-            14,
-            0x14,
-            u64::MAX,
-        ),
+        ("fetch-unmapped", user_jump(), user::NOWHERE, 14, 0x14, u64::MAX),
+        ("read-kernel", user_read(), abi::VIRT_BASE + 0x10_0000, 14, 4, 0),
+        ("write-kernel", user_write(), abi::VIRT_BASE + 0x10_0000, 14, 6, 0),
+        ("jump-kernel", user_jump(), abi::VIRT_BASE + 0x10_0000, 14, 0x14, u64::MAX),
         ("read-page-table", user_read(), mem::l4(), 14, 4, 0),
         ("forced-cpuid", user_cpuid(), 0, 3, 0, 8),
     ];
@@ -95,30 +60,19 @@ fn from_user() {
     let gates = gate_numbers_right();
     for (name, code, rdi, vector, error, distance) in cases {
         if error & 2 != 0 && vector == 13 && !gates {
-            report::skip(
-                name,
-                "the CPU's error code for a closed gate is wrong (QEMU)",
-            );
+            report::skip(name, "the CPU's error code for a closed gate is wrong (QEMU)");
             continue;
         }
         let mut frame = user::frame(code);
         (frame.rdi, frame.r14, frame.r15) = (rdi, 0x1357, 0x2468);
         let end = user::run(&frame);
-        let wanted = if distance == u64::MAX {
-            rdi
-        } else {
-            code + distance
-        };
+        let wanted = if distance == u64::MAX { rdi } else { code + distance };
         let right = (end.vector, end.error, end.rip) == (vector, error, wanted)
             && end.cs_mask == abi::FLAT_CS64
             && end.ss == abi::FLAT_SS
             && end.rflags & 0x202 == 0x202
             && (end.r14, end.r15) == (0x1357, 0x2468);
-        check!(
-            ["user-{name}"],
-            right,
-            "expected vector {vector} error {error:#x} rip {wanted:#x}: {end:x?}"
-        );
+        check!(["user-{name}"], right, "expected vector {vector} error {error:#x} rip {wanted:#x}: {end:x?}");
         if vector == 14 {
             equal!(["user-{name}-address"], events::cr2(), rdi);
         }
@@ -126,9 +80,5 @@ fn from_user() {
     let mut masked = user::frame(user_ud());
     masked.rflags &= !0x200;
     let end = user::run(&masked);
-    check!(
-        "user-mask-kept",
-        end.mask() == 1 && end.rflags & 0x200 == 0,
-        "{end:x?}"
-    );
+    check!("user-mask-kept", end.mask() == 1 && end.rflags & 0x200 == 0, "{end:x?}");
 }

@@ -54,18 +54,10 @@ fn io(address: GenericAddress) -> Option<u16> {
 
 fn register(address: GenericAddress) -> Option<Register> {
     match address.address_space {
-        AddressSpace::SystemIo => io(address).map(|port| Register::Io {
-            port,
-            bits: address.bit_width,
-        }),
+        AddressSpace::SystemIo => io(address).map(|port| Register::Io { port, bits: address.bit_width }),
         AddressSpace::PciConfigSpace => {
-            let (device, function) = (
-                (address.address >> 32) as u32 & 0x1f,
-                (address.address >> 16) as u32 & 7,
-            );
-            Some(Register::Pci {
-                address: device << 11 | function << 8 | address.address as u32 & 0xff,
-            })
+            let (device, function) = ((address.address >> 32) as u32 & 0x1f, (address.address >> 16) as u32 & 7);
+            Some(Register::Pci { address: device << 11 | function << 8 | address.address as u32 & 0xff })
         }
         _ => None,
     }
@@ -88,35 +80,16 @@ pub(super) fn read<'a>(bytes: &[u8], memory: Memory<'_, 'a>, root: Root<'a>, out
     let flags = fadt.flags;
     out.rtc_century = fadt.century;
     if let Some(port) = fadt.pm_timer_block().ok().flatten().and_then(io) {
-        out.pm_timer = Some(PmTimer {
-            port,
-            bits: if flags.pm_timer_is_32_bit() { 32 } else { 24 },
-        });
+        out.pm_timer = Some(PmTimer { port, bits: if flags.pm_timer_is_32_bit() { 32 } else { 24 } });
     }
     let reduced = flags.system_is_hw_reduced_acpi();
-    let command = u16::try_from(fadt.smi_cmd_port)
-        .ok()
-        .filter(|p| *p != 0 && fadt.acpi_enable != 0);
+    let command = u16::try_from(fadt.smi_cmd_port).ok().filter(|p| *p != 0 && fadt.acpi_enable != 0);
     out.power = Power {
         acpi: true,
-        pm1a_control: fadt
-            .pm1a_control_block()
-            .ok()
-            .and_then(io)
-            .filter(|_| !reduced),
-        pm1b_control: fadt
-            .pm1b_control_block()
-            .ok()
-            .flatten()
-            .and_then(io)
-            .filter(|_| !reduced),
+        pm1a_control: fadt.pm1a_control_block().ok().and_then(io).filter(|_| !reduced),
+        pm1b_control: fadt.pm1b_control_block().ok().flatten().and_then(io).filter(|_| !reduced),
         s5: find_s5(&fadt, memory, root, out),
-        sleep_control: fadt
-            .sleep_control_register()
-            .ok()
-            .flatten()
-            .and_then(io)
-            .filter(|_| reduced),
+        sleep_control: fadt.sleep_control_register().ok().flatten().and_then(io).filter(|_| reduced),
         reset: flags
             .supports_system_reset_via_fadt()
             .then(|| fadt.reset_register().ok().and_then(register))
@@ -128,15 +101,8 @@ pub(super) fn read<'a>(bytes: &[u8], memory: Memory<'_, 'a>, root: Root<'a>, out
 }
 
 /// Searches the DSDT, then the SSDTs, for the sleep types of "off".
-fn find_s5<'a>(
-    fadt: &Fadt,
-    memory: Memory<'_, 'a>,
-    root: Root<'a>,
-    out: &mut Platform,
-) -> Option<(u8, u8)> {
-    let dsdt = fadt
-        .dsdt_address()
-        .map_err(|_| AcpiError::Missing(*b"DSDT"));
+fn find_s5<'a>(fadt: &Fadt, memory: Memory<'_, 'a>, root: Root<'a>, out: &mut Platform) -> Option<(u8, u8)> {
+    let dsdt = fadt.dsdt_address().map_err(|_| AcpiError::Missing(*b"DSDT"));
     match dsdt.and_then(|maddr| table(memory, maddr as u64, b"DSDT")) {
         Ok(bytes) => {
             if let Some(types) = s5::find(bytes) {
@@ -146,7 +112,5 @@ fn find_s5<'a>(
         Err(error) => out.problem(error),
     }
     let named = |maddr: &u64| super::signature(memory, *maddr) == Some(*b"SSDT");
-    root.addresses()
-        .filter(named)
-        .find_map(|maddr| s5::find(table(memory, maddr, b"SSDT").ok()?))
+    root.addresses().filter(named).find_map(|maddr| s5::find(table(memory, maddr, b"SSDT").ok()?))
 }

@@ -2,13 +2,10 @@
 //! The MADT: CPUs and interrupt controllers.
 
 use acpi::madt::{
-    InterruptSourceOverrideEntry, IoApicEntry, LocalApicAddressOverrideEntry, LocalApicEntry,
-    LocalX2ApicEntry,
+    InterruptSourceOverrideEntry, IoApicEntry, LocalApicAddressOverrideEntry, LocalApicEntry, LocalX2ApicEntry,
 };
 
-use super::{
-    AcpiError, CpuEntry, HEADER, IoApicInfo, IsaOverride, LineMode, Platform, u32_at, view_whole,
-};
+use super::{AcpiError, CpuEntry, HEADER, IoApicInfo, IsaOverride, LineMode, Platform, u32_at, view_whole};
 
 /// Reads the table into the platform.
 pub(super) fn read(table: &[u8], out: &mut Platform) {
@@ -57,16 +54,7 @@ fn cpu(kind: u8, entry: &[u8], enabled: bool, out: &mut Platform) {
     if (flags & 1 != 0) != enabled || out.cpus.iter().any(|c| c.apic_id == apic_id) {
         return;
     }
-    if out
-        .cpus
-        .try_push(CpuEntry {
-            apic_id,
-            acpi_id,
-            enabled,
-        })
-        .is_err()
-        && enabled
-    {
+    if out.cpus.try_push(CpuEntry { apic_id, acpi_id, enabled }).is_err() && enabled {
         out.cpus_left_out += 1;
     }
 }
@@ -76,23 +64,13 @@ fn controller(kind: u8, entry: &[u8], out: &mut Platform) {
         1 => {
             if let Some(e) = view_whole::<IoApicEntry>(entry) {
                 let (maddr, gsi_base) = (e.io_apic_address.into(), e.global_system_interrupt_base);
-                let _ = out.ioapics.try_push(IoApicInfo {
-                    id: e.io_apic_id,
-                    maddr,
-                    gsi_base,
-                });
+                let _ = out.ioapics.try_push(IoApicInfo { id: e.io_apic_id, maddr, gsi_base });
             }
         }
         2 => {
-            if let Some(e) =
-                view_whole::<InterruptSourceOverrideEntry>(entry).filter(|e| e.bus == 0)
-            {
+            if let Some(e) = view_whole::<InterruptSourceOverrideEntry>(entry).filter(|e| e.bus == 0) {
                 let (gsi, mode) = (e.global_system_interrupt, line_mode(e.flags));
-                let _ = out.overrides.try_push(IsaOverride {
-                    irq: e.irq,
-                    gsi,
-                    mode,
-                });
+                let _ = out.overrides.try_push(IsaOverride { irq: e.irq, gsi, mode });
             }
         }
         5 => {
@@ -106,8 +84,5 @@ fn controller(kind: u8, entry: &[u8], out: &mut Platform) {
 
 /// Reads the flags of an override. What conforms to the bus is as the ISA bus: high and edge.
 fn line_mode(flags: u16) -> LineMode {
-    LineMode {
-        active_low: flags & 3 == 3,
-        level: flags >> 2 & 3 == 3,
-    }
+    LineMode { active_low: flags & 3 == 3, level: flags >> 2 & 3 == 3 }
 }

@@ -4,10 +4,7 @@
 //! Tables come from firmware and may be wrong in any way: all reading is from byte slices whose bounds
 //! and checksums are checked first. A broken table costs what it would have told, and is named in
 //! [`Platform::problems`]; the rest is still found.
-#![expect(
-    unsafe_code,
-    reason = "the layouts of the `acpi` crate are read from bytes; maps machine memory"
-)]
+#![expect(unsafe_code, reason = "the layouts of the `acpi` crate are read from bytes; maps machine memory")]
 
 mod fadt;
 mod madt;
@@ -17,8 +14,7 @@ use core::fmt;
 use core::mem::MaybeUninit;
 
 use acpi::madt::{
-    InterruptSourceOverrideEntry, IoApicEntry, LocalApicAddressOverrideEntry, LocalApicEntry,
-    LocalX2ApicEntry,
+    InterruptSourceOverrideEntry, IoApicEntry, LocalApicAddressOverrideEntry, LocalApicEntry, LocalX2ApicEntry,
 };
 use acpi::rsdp::Rsdp;
 use arrayvec::ArrayVec;
@@ -166,10 +162,7 @@ impl fmt::Display for AcpiError {
             }
             Self::Unreachable(s, maddr) => {
                 let [a, b, c, d] = name(s);
-                return write!(
-                    f,
-                    "ACPI: table {a}{b}{c}{d} at {maddr:#x} cannot be reached"
-                );
+                return write!(f, "ACPI: table {a}{b}{c}{d} at {maddr:#x} cannot be reached");
             }
             Self::Missing(s) => (s, "is missing"),
             Self::Checksum(s) => (s, "has a wrong checksum"),
@@ -224,19 +217,11 @@ fn view_whole<T: Layout>(bytes: &[u8]) -> Option<T> {
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes
-        .get(at..)?
-        .first_chunk()
-        .copied()
-        .map(u32::from_le_bytes)
+    bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes)
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes
-        .get(at..)?
-        .first_chunk()
-        .copied()
-        .map(u64::from_le_bytes)
+    bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes)
 }
 
 fn sums_to_zero(bytes: &[u8]) -> bool {
@@ -267,21 +252,14 @@ fn root_pointer(bytes: &[u8]) -> Option<Rsdp> {
 /// Searches one range for a root pointer.
 fn scan_range<'a>(memory: Memory<'_, 'a>, start: u64, len: usize) -> Option<(u64, Rsdp)> {
     let bytes = memory(start, len)?;
-    (0..len)
-        .step_by(16)
-        .find_map(|at| Some((start + at as u64, root_pointer(bytes.get(at..)?)?)))
+    (0..len).step_by(16).find_map(|at| Some((start + at as u64, root_pointer(bytes.get(at..)?)?)))
 }
 
 /// Searches the places of a BIOS: the first KiB of the extended BIOS data, then the BIOS itself.
 fn scan(memory: Memory<'_, '_>) -> Option<(u64, Rsdp)> {
-    let segment = memory(0x40e, 2)
-        .and_then(|b| b.first_chunk().copied())
-        .map_or(0, u16::from_le_bytes);
+    let segment = memory(0x40e, 2).and_then(|b| b.first_chunk().copied()).map_or(0, u16::from_le_bytes);
     let ebda = u64::from(segment) << 4;
-    let in_ebda = (0x8_0000..0xa_0000 - 0x400)
-        .contains(&ebda)
-        .then(|| scan_range(memory, ebda, 0x400))
-        .flatten();
+    let in_ebda = (0x8_0000..0xa_0000 - 0x400).contains(&ebda).then(|| scan_range(memory, ebda, 0x400)).flatten();
     in_ebda.or_else(|| scan_range(memory, 0xe_0000, 0x2_0000))
 }
 
@@ -293,9 +271,7 @@ fn signature(memory: Memory<'_, '_>, maddr: u64) -> Option<[u8; 4]> {
 /// Reads a whole table and checks it.
 fn table<'a>(memory: Memory<'_, 'a>, maddr: u64, name: &[u8; 4]) -> Result<&'a [u8], AcpiError> {
     let unreachable = AcpiError::Unreachable(*name, maddr);
-    let header = memory(maddr, HEADER)
-        .filter(|_| maddr != 0)
-        .ok_or(unreachable)?;
+    let header = memory(maddr, HEADER).filter(|_| maddr != 0).ok_or(unreachable)?;
     if header.get(..4) != Some(name) {
         return Err(AcpiError::Signature(*name));
     }
@@ -304,11 +280,7 @@ fn table<'a>(memory: Memory<'_, 'a>, maddr: u64, name: &[u8; 4]) -> Result<&'a [
         return Err(AcpiError::Length(*name));
     }
     let bytes = memory(maddr, len).ok_or(unreachable)?;
-    if sums_to_zero(bytes) {
-        Ok(bytes)
-    } else {
-        Err(AcpiError::Checksum(*name))
-    }
+    if sums_to_zero(bytes) { Ok(bytes) } else { Err(AcpiError::Checksum(*name)) }
 }
 
 /// The list of all tables: 8-byte addresses in the XSDT, 4-byte ones in the RSDT.
@@ -324,19 +296,13 @@ impl<'a> Root<'a> {
         if rsdp.revision() >= 2 && rsdp.xsdt_address() != 0 {
             match table(memory, rsdp.xsdt_address(), b"XSDT") {
                 Ok(bytes) => {
-                    return Some(Self {
-                        entries: bytes.get(HEADER..)?,
-                        width: 8,
-                    });
+                    return Some(Self { entries: bytes.get(HEADER..)?, width: 8 });
                 }
                 Err(error) => out.problem(error),
             }
         }
         match table(memory, rsdp.rsdt_address().into(), b"RSDT") {
-            Ok(bytes) => Some(Self {
-                entries: bytes.get(HEADER..)?,
-                width: 4,
-            }),
+            Ok(bytes) => Some(Self { entries: bytes.get(HEADER..)?, width: 4 }),
             Err(error) => {
                 out.problem(error);
                 None
@@ -346,19 +312,14 @@ impl<'a> Root<'a> {
 
     /// Iterates over the addresses of all tables.
     fn addresses(self) -> impl Iterator<Item = u64> + 'a {
-        self.entries.chunks_exact(self.width).map(|entry| {
-            entry
-                .iter()
-                .rev()
-                .fold(0, |address, byte| address << 8 | u64::from(*byte))
-        })
+        self.entries
+            .chunks_exact(self.width)
+            .map(|entry| entry.iter().rev().fold(0, |address, byte| address << 8 | u64::from(*byte)))
     }
 
     /// Finds a table by its name.
     fn find(self, memory: Memory<'_, 'a>, name: &[u8; 4]) -> Result<&'a [u8], AcpiError> {
-        let maddr = self
-            .addresses()
-            .find(|a| signature(memory, *a).as_ref() == Some(name));
+        let maddr = self.addresses().find(|a| signature(memory, *a).as_ref() == Some(name));
         table(memory, maddr.ok_or(AcpiError::Missing(*name))?, name)
     }
 }
@@ -393,9 +354,7 @@ pub fn discover<'a>(rsdp: Option<&[u8]>, memory: Memory<'_, 'a>) -> Platform {
     }
     match root.find(memory, b"HPET") {
         // A generic address: space 0 is memory, the address itself 4 bytes further.
-        Ok(bytes) if bytes.get(40) == Some(&0) => {
-            out.hpet_base = u64_at(bytes, 44).filter(|a| *a != 0)
-        }
+        Ok(bytes) if bytes.get(40) == Some(&0) => out.hpet_base = u64_at(bytes, 44).filter(|a| *a != 0),
         Ok(_) => out.problem(AcpiError::BadEntry(*b"HPET")),
         Err(AcpiError::Missing(_)) => {}
         Err(error) => out.problem(error),

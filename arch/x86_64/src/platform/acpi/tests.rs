@@ -77,9 +77,7 @@ fn madt_body() -> Vec<u8> {
 
 fn fadt_body() -> Vec<u8> {
     let mut body = std::vec![0; 244 - HEADER];
-    let mut put = |at: usize, bytes: &[u8]| {
-        body[at - HEADER..at - HEADER + bytes.len()].copy_from_slice(bytes)
-    };
+    let mut put = |at: usize, bytes: &[u8]| body[at - HEADER..at - HEADER + bytes.len()].copy_from_slice(bytes);
     put(40, &(DSDT as u32).to_le_bytes());
     put(46, &9u16.to_le_bytes());
     put(48, &0xb2u32.to_le_bytes());
@@ -99,32 +97,14 @@ fn machine() -> Machine {
     let mut m = Machine(std::vec![0; 0x11_0000]);
     m.put(RSDP, &make_rsdp(RSDT as u32, Some(XSDT as u64)));
     let tables = [MADT, FADT, HPET];
-    let rsdt: Vec<u8> = tables
-        .iter()
-        .flat_map(|t| (*t as u32).to_le_bytes())
-        .collect();
-    let xsdt: Vec<u8> = tables
-        .iter()
-        .flat_map(|t| (*t as u64).to_le_bytes())
-        .collect();
+    let rsdt: Vec<u8> = tables.iter().flat_map(|t| (*t as u32).to_le_bytes()).collect();
+    let xsdt: Vec<u8> = tables.iter().flat_map(|t| (*t as u64).to_le_bytes()).collect();
     m.put(RSDT, &make(b"RSDT", 1, &rsdt));
     m.put(XSDT, &make(b"XSDT", 1, &xsdt));
     m.put(MADT, &make(b"APIC", 1, &madt_body()));
     m.put(FADT, &make(b"FACP", 3, &fadt_body()));
-    m.put(
-        DSDT,
-        &make(b"DSDT", 1, b"junk\x08_S5_\x12\x06\x04\x00\x01\x00\x00"),
-    );
-    m.put(
-        HPET,
-        &make(
-            b"HPET",
-            1,
-            &[
-                0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0xd0, 0xfe, 0, 0, 0, 0, 0, 0, 0, 0,
-            ],
-        ),
-    );
+    m.put(DSDT, &make(b"DSDT", 1, b"junk\x08_S5_\x12\x06\x04\x00\x01\x00\x00"));
+    m.put(HPET, &make(b"HPET", 1, &[0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0xd0, 0xfe, 0, 0, 0, 0, 0, 0, 0, 0]));
     m
 }
 
@@ -133,57 +113,19 @@ fn whole() {
     let p = machine().discover(None);
     assert!(p.problems.is_empty(), "{:?}", p.problems);
     assert_eq!(p.rsdp_maddr, Some(RSDP as u64));
-    let cpus: Vec<_> = p
-        .cpus
-        .iter()
-        .map(|c| (c.apic_id, c.acpi_id, c.enabled))
-        .collect();
-    assert_eq!(
-        cpus,
-        [(0, 0, true), (2, 1, true), (0x1234, 9, true), (6, 7, false)]
-    );
-    assert_eq!(
-        p.ioapics[..],
-        [IoApicInfo {
-            id: 3,
-            maddr: 0xfec0_0000,
-            gsi_base: 24
-        }]
-    );
+    let cpus: Vec<_> = p.cpus.iter().map(|c| (c.apic_id, c.acpi_id, c.enabled)).collect();
+    assert_eq!(cpus, [(0, 0, true), (2, 1, true), (0x1234, 9, true), (6, 7, false)]);
+    assert_eq!(p.ioapics[..], [IoApicInfo { id: 3, maddr: 0xfec0_0000, gsi_base: 24 }]);
     assert_eq!(p.isa_irq(0), (2, LineMode::default()));
-    assert_eq!(
-        p.isa_irq(9),
-        (
-            20,
-            LineMode {
-                level: true,
-                active_low: true
-            }
-        )
-    );
+    assert_eq!(p.isa_irq(9), (20, LineMode { level: true, active_low: true }));
     assert_eq!(p.isa_irq(4), (4, LineMode::default()));
-    assert_eq!(
-        p.pm_timer,
-        Some(PmTimer {
-            port: 0x608,
-            bits: 32
-        })
-    );
+    assert_eq!(p.pm_timer, Some(PmTimer { port: 0x608, bits: 32 }));
     assert_eq!(p.hpet_base, Some(0xfed0_0000));
     assert_eq!(p.rtc_century, 0x32);
     assert_eq!(p.power.pm1a_control, Some(0x604));
     assert_eq!(p.power.pm1b_control, None);
     assert_eq!(p.power.s5, Some((0, 1)));
-    assert_eq!(
-        p.power.reset,
-        Some((
-            Register::Io {
-                port: 0xcf9,
-                bits: 8
-            },
-            0x0f
-        ))
-    );
+    assert_eq!(p.power.reset, Some((Register::Io { port: 0xcf9, bits: 8 }, 0x0f)));
     assert_eq!(p.power.enable, Some((0xb2, 2)));
     assert_eq!(p.power.sci, 9);
 }
@@ -237,17 +179,13 @@ fn broken_tables_are_named() {
 #[test]
 fn nothing_panics() {
     let mut m = machine();
-    for at in [RSDP, RSDT, XSDT, MADT, FADT, DSDT, HPET]
-        .into_iter()
-        .flat_map(|t| t..t + 300)
-    {
+    for at in [RSDP, RSDT, XSDT, MADT, FADT, DSDT, HPET].into_iter().flat_map(|t| t..t + 300) {
         for value in [0, 0xff] {
             let old = std::mem::replace(&mut m.0[at], value);
             // With the checksum mended too, so that the damage is looked at.
             let start = at & !0xfff;
             let len = u32_at(&m.0, start + 4).unwrap_or(0) as usize;
-            let sum =
-                (start != RSDP & !0xfff && (HEADER..0x1000).contains(&len)).then(|| m.0[start + 9]);
+            let sum = (start != RSDP & !0xfff && (HEADER..0x1000).contains(&len)).then(|| m.0[start + 9]);
             if sum.is_some() {
                 fix(&mut m.0[start..start + len], 9);
             }

@@ -14,14 +14,7 @@ const PAGE: usize = 4096;
 const ARITHMETIC: u64 = 0x8d5;
 
 unsafe extern "C" {
-    fn mmap(
-        addr: *mut c_void,
-        len: usize,
-        prot: i32,
-        flags: i32,
-        fd: i32,
-        offset: i64,
-    ) -> *mut c_void;
+    fn mmap(addr: *mut c_void, len: usize, prot: i32, flags: i32, fd: i32, offset: i64) -> *mut c_void;
 }
 
 /// A page for code and two for data.
@@ -39,10 +32,7 @@ fn pages(n: usize, protection: i32) -> *mut u8 {
 
 impl Machine {
     fn new() -> Self {
-        Self {
-            code: pages(1, 7),
-            data: pages(2, 3),
-        }
+        Self { code: pages(1, 7), data: pages(2, 3) }
     }
 
     /// Runs the instruction with these registers (all but RSP) and the arithmetic flags and DF of RFLAGS.
@@ -73,14 +63,8 @@ fn stub(insn: &[u8]) -> Result<Vec<u8>, IcedError> {
         let words: &[u64; WORDS] = zerocopy::transmute_ref!(&marked);
         words.iter().position(|&w| w == 1).unwrap() * 8
     };
-    let all = [
-        rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15,
-    ];
-    let others = || {
-        (0..16)
-            .filter(|n| ![4, 7].contains(n))
-            .map(|n| (all[n], at(Gpr::new(n as u8))))
-    };
+    let all = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
+    let others = || (0..16).filter(|n| ![4, 7].contains(n)).map(|n| (all[n], at(Gpr::new(n as u8))));
     let kept = [rbx, rbp, r12, r13, r14, r15];
     for register in kept {
         a.push(register)?;
@@ -168,11 +152,7 @@ const FORMS: [(&[u8], u8, u8); 48] = [
 /// An instruction with a memory operand at `target`; the registers are set so that it lies there.
 fn random_insn(rng: &mut Rng, regs: &mut Regs, target: u64) -> Vec<u8> {
     let (opcode, kind, immediate) = rng.pick(&FORMS);
-    let rex = if rng.below(3) == 0 {
-        0
-    } else {
-        0x40 | rng.next() as u8 & 15
-    };
+    let rex = if rng.below(3) == 0 { 0 } else { 0x40 | rng.next() as u8 & 15 };
     let narrow = rng.below(3) == 0 && opcode != [0x0f, 0xc3];
     let mut bytes = Vec::new();
     if narrow {
@@ -197,36 +177,19 @@ fn random_insn(rng: &mut Rng, regs: &mut Regs, target: u64) -> Vec<u8> {
     let by_register = matches!(opcode, [0x0f, 0xab | 0xb3 | 0xbb]);
     let source = Gpr::new(reg | (rex & 4) << 1);
     if by_register {
-        source.set(
-            regs,
-            rng.next() as u16 as i8 as i64 as u64 & if narrow { 0xffff } else { u64::MAX },
-        );
+        source.set(regs, rng.next() as u16 as i8 as i64 as u64 & if narrow { 0xffff } else { u64::MAX });
     }
     memory_operand(rng, regs, target, (reg, rex), &mut bytes);
     let wide = rex & 8 != 0;
-    let n = if immediate == 4 && narrow && !wide {
-        2
-    } else {
-        immediate
-    };
+    let n = if immediate == 4 && narrow && !wide { 2 } else { immediate };
     bytes.extend_from_slice(&rng.edge().to_le_bytes()[..usize::from(n)]);
     bytes
 }
 
 /// Appends ModRM, SIB and displacement, and sets the base register.
-fn memory_operand(
-    rng: &mut Rng,
-    regs: &mut Regs,
-    target: u64,
-    (reg, rex): (u8, u8),
-    bytes: &mut Vec<u8>,
-) {
+fn memory_operand(rng: &mut Rng, regs: &mut Regs, target: u64, (reg, rex): (u8, u8), bytes: &mut Vec<u8>) {
     let mode = 1 + rng.below(2) as u8;
-    let displacement = if mode == 1 {
-        rng.next() as i8 as i64
-    } else {
-        i64::from(rng.next() as i32)
-    };
+    let displacement = if mode == 1 { rng.next() as i8 as i64 } else { i64::from(rng.next() as i32) };
     let rm = rng.next() as u8 & 7;
     let base = |low: u8| Gpr::new(low | (rex & 1) << 3);
     bytes.push(mode << 6 | reg << 3 | rm);
@@ -287,11 +250,7 @@ fn outcomes_are_the_processors() {
 fn insn_uses_rsp(insn: &[u8]) -> bool {
     let theirs = Decoder::new(64, insn, DecoderOptions::NONE).decode();
     let mut factory = InstructionInfoFactory::new();
-    factory
-        .info(&theirs)
-        .used_registers()
-        .iter()
-        .any(|used| used.register().full_register() == Register::RSP)
+    factory.info(&theirs).used_registers().iter().any(|used| used.register().full_register() == Register::RSP)
 }
 
 fn one(machine: &mut Machine, rng: &mut Rng, insn: &[u8], mut regs: Regs, mut write: Write) {
@@ -300,10 +259,7 @@ fn one(machine: &mut Machine, rng: &mut Rng, insn: &[u8], mut regs: Regs, mut wr
     if matches!(write.op, WriteOp::CompareExchange(_)) && rng.below(2) == 0 {
         // Make it succeed, unless the accumulator is part of the address.
         let old = machine.data()[index] >> shift & write.width.mask();
-        let equal = Regs {
-            rax: regs.rax & !write.width.mask() | old,
-            ..regs
-        };
+        let equal = Regs { rax: regs.rax & !write.width.mask() | old, ..regs };
         if decode(insn, &equal, flat).is_ok_and(|again| again.addr == write.addr) {
             regs = equal;
             write = decode(insn, &regs, flat).unwrap();
@@ -324,30 +280,14 @@ fn one(machine: &mut Machine, rng: &mut Rng, insn: &[u8], mut regs: Regs, mut wr
     let mut theirs = regs;
     machine.run(insn, &mut theirs);
     let what = || format!("{}: {write:x?} on {before:x} with {regs:x?}", hex(insn));
-    assert!(
-        *machine.data() == expected,
-        "memory {:x} not {:x}: {}",
-        machine.data()[index],
-        expected[index],
-        what()
-    );
+    assert!(*machine.data() == expected, "memory {:x} not {:x}: {}", machine.data()[index], expected[index], what());
     let defined = match write.op {
         WriteOp::Bit(..) => 1,
         WriteOp::Alu(Alu::And | Alu::Or | Alu::Xor, _) => ARITHMETIC & !0x10,
         _ => ARITHMETIC,
     };
-    assert_eq!(
-        ours.rflags & (defined | DF),
-        theirs.rflags & (defined | DF),
-        "flags of {}",
-        what()
-    );
-    assert_eq!(
-        ours.rip,
-        regs.rip.wrapping_add(insn.len() as u64),
-        "{}",
-        what()
-    );
+    assert_eq!(ours.rflags & (defined | DF), theirs.rflags & (defined | DF), "flags of {}", what());
+    assert_eq!(ours.rip, regs.rip.wrapping_add(insn.len() as u64), "{}", what());
     for gpr in Gpr::ALL.into_iter().filter(|&gpr| gpr != Gpr::Rsp) {
         assert_eq!(gpr.get(&ours), gpr.get(&theirs), "{gpr:?} of {}", what());
     }

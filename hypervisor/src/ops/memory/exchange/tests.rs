@@ -20,11 +20,7 @@ fn side(list: u64, extents: u64, order: u32) -> MemoryReservation {
 }
 
 fn args(input: MemoryReservation, output: MemoryReservation) -> MemoryExchange {
-    MemoryExchange {
-        input,
-        output,
-        nr_exchanged: 0,
-    }
+    MemoryExchange { input, output, nr_exchanged: 0 }
 }
 
 #[test]
@@ -44,24 +40,12 @@ fn good_numbers() {
 fn bad_numbers() {
     let bad = |a: &MemoryExchange| Plan::new(a, 9).expect_err("bad");
     for order in [10, 255, 256, u32::MAX] {
-        assert_eq!(
-            bad(&args(side(LISTS, 1, order), side(LISTS, 1, 0))),
-            Errno::EPERM
-        );
-        assert_eq!(
-            bad(&args(side(LISTS, 1, 0), side(LISTS, 1, order))),
-            Errno::EPERM
-        );
+        assert_eq!(bad(&args(side(LISTS, 1, order), side(LISTS, 1, 0))), Errno::EPERM);
+        assert_eq!(bad(&args(side(LISTS, 1, 0), side(LISTS, 1, order))), Errno::EPERM);
     }
     for extents in [2, 1 << 31, 1 << 63, u64::MAX] {
-        assert_eq!(
-            bad(&args(side(LISTS, extents, 1), side(LISTS, 1, 0))),
-            Errno::EINVAL
-        );
-        assert_eq!(
-            bad(&args(side(LISTS, 1, 0), side(LISTS, extents, 1))),
-            Errno::EINVAL
-        );
+        assert_eq!(bad(&args(side(LISTS, extents, 1), side(LISTS, 1, 0))), Errno::EINVAL);
+        assert_eq!(bad(&args(side(LISTS, 1, 0), side(LISTS, extents, 1))), Errno::EINVAL);
     }
     let mut done = args(side(LISTS, 1, 0), side(LISTS, 1, 0));
     done.nr_exchanged = 2;
@@ -71,20 +55,11 @@ fn bad_numbers() {
     assert_eq!(bad(&other), Errno::EINVAL);
     let hole = hypercalls::addr::HOLE_START;
     for list in [hole, hole - 8, u64::MAX] {
-        assert_eq!(
-            bad(&args(side(list, 2, 0), side(LISTS, 2, 0))),
-            Errno::EFAULT
-        );
-        assert_eq!(
-            bad(&args(side(LISTS, 2, 0), side(list, 2, 0))),
-            Errno::EFAULT
-        );
+        assert_eq!(bad(&args(side(list, 2, 0), side(LISTS, 2, 0))), Errno::EFAULT);
+        assert_eq!(bad(&args(side(LISTS, 2, 0), side(list, 2, 0))), Errno::EFAULT);
     }
     // So many that their bytes overflow.
-    assert_eq!(
-        bad(&args(side(LISTS, 1 << 61, 0), side(LISTS, 1 << 61, 0))),
-        Errno::EFAULT
-    );
+    assert_eq!(bad(&args(side(LISTS, 1 << 61, 0), side(LISTS, 1 << 61, 0))), Errno::EFAULT);
 }
 
 #[test]
@@ -95,10 +70,7 @@ fn single_frames_become_an_extent() {
     let plan = Plan::new(&args(side(input, 8, 0), side(output, 2, 2)), 9).expect("good");
     let mut done = 0;
     assert_eq!(plan.run(&w.account, &mut done), Ok(true));
-    assert_eq!(
-        (done, w.account.owned(), buddy::free_frames()),
-        (8, 16, free)
-    );
+    assert_eq!((done, w.account.owned(), buddy::free_frames()), (8, 16, free));
     for extent in 0..2u64 {
         let first = Mfn(peek(w.page, 100 + extent as usize));
         assert!(first.0.is_multiple_of(4));
@@ -137,10 +109,7 @@ fn a_frame_in_use_undoes_its_chunk() {
     let plan = Plan::new(&args(side(input, 8, 0), side(output, 2, 2)), 9).expect("good");
     let mut done = 0;
     assert_eq!(plan.run(&w.account, &mut done), Err(Errno::EINVAL));
-    assert_eq!(
-        (done, w.account.owned(), buddy::free_frames()),
-        (4, 16, free)
-    );
+    assert_eq!((done, w.account.owned(), buddy::free_frames()), (4, 16, free));
     for (pfn, mfn) in (0..).zip(&w.frames).skip(4) {
         assert!(w.owns(*mfn), "{mfn} was taken");
         assert_eq!(m2p::get(*mfn), Some(Pfn(pfn)));
@@ -170,11 +139,7 @@ fn no_memory_low_enough_changes_nothing() {
     assert_eq!((done, w.account.owned()), (0, 16));
     wanted.mem_flags = 0;
     let plan = Plan::new(&args(side(input, 4, 0), wanted), 9).expect("good");
-    assert_eq!(
-        plan.run(&w.account, &mut done),
-        Ok(true),
-        "above its maximum it may still exchange"
-    );
+    assert_eq!(plan.run(&w.account, &mut done), Ok(true), "above its maximum it may still exchange");
     assert_eq!(w.account.owned(), 16);
 }
 
@@ -188,10 +153,7 @@ fn a_cut_exchange_goes_on() {
         arch::cpu::preempt_after(Some(1));
         let plan = Plan::new(&exchange, 9).expect("good");
         passes += 1;
-        if plan
-            .run(&w.account, &mut exchange.nr_exchanged)
-            .expect("no error")
-        {
+        if plan.run(&w.account, &mut exchange.nr_exchanged).expect("no error") {
             break;
         }
     }
