@@ -6,10 +6,7 @@ use spin::Once;
 
 /// Capabilities of the boot CPU; the others must have them too.
 #[derive(Clone, Copy, Debug, Default)]
-#[expect(
-    missing_docs,
-    reason = "each field is the CPUID feature it is named after"
-)]
+#[expect(missing_docs, reason = "each field is the CPUID feature it is named after")]
 pub struct Features {
     pub nx: bool,
     pub smep: bool,
@@ -51,12 +48,9 @@ fn detect() -> Features {
     let [_, _, c1, d1] = cpuid(1, 0);
     let [_, b7, c7, _] = if max >= 7 { cpuid(7, 0) } else { [0; 4] };
     let ext_max = cpuid(0x8000_0000, 0)[0];
-    let d8 = if ext_max >= 0x8000_0001 {
-        cpuid(0x8000_0001, 0)[3]
-    } else {
-        0
-    };
+    let d8 = if ext_max >= 0x8000_0001 { cpuid(0x8000_0001, 0)[3] } else { 0 };
     let vendor = cpuid(0, 0);
+    let amd = [*b"cAMD", *b"uine"].contains(&vendor[2].to_le_bytes());
     let mut f = Features {
         nx: bit(d8, 20),
         smep: bit(b7, 7),
@@ -69,13 +63,9 @@ fn detect() -> Features {
         page1g: bit(d8, 26),
         x2apic: bit(c1, 21),
         rdtscp: bit(d8, 27),
-        sysenter: bit(d1, 11),
-        amd: vendor[2] == u32::from_le_bytes(*b"cAMD") || vendor[2] == u32::from_le_bytes(*b"uine"),
-        maddr_bits: if ext_max >= 0x8000_0008 {
-            cpuid(0x8000_0008, 0)[0] & 0xff
-        } else {
-            36
-        },
+        sysenter: bit(d1, 11) && !amd,
+        amd,
+        maddr_bits: if ext_max >= 0x8000_0008 { cpuid(0x8000_0008, 0)[0] & 0xff } else { 36 },
         xsave_size: 512 + 64,
         ..Features::default()
     };
