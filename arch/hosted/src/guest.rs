@@ -121,7 +121,7 @@ fn translate(va: GuestVa, how: Access) -> Result<Mfn, u32> {
         table = Mfn((entry & ADDR) >> 12);
     }
     // As hardware: without D set a cached translation lets no write through.
-    let cached = tlb::Cached { mfn: table, writable: write, executable, global };
+    let cached = tlb::Cached { mfn: table, writable: write, executable, global, serial: 0 };
     tlb::insert(this, va, cached);
     Ok(table)
 }

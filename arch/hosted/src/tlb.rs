@@ -19,12 +19,15 @@ pub struct Cached {
     pub executable: bool,
     /// Whether it survives a load of CR3.
     pub global: bool,
+    /// Which one this is of all that were ever cached.
+    pub serial: u64,
 }
 
 /// Advances with every full flush; starts above 0 so that frames stamped 0 (never mapped) need none.
 static CLOCK: AtomicU32 = AtomicU32::new(1);
 static LAST: [AtomicU32; MAX_CPUS] = [const { AtomicU32::new(1) }; MAX_CPUS];
 static FULL_FLUSHES: AtomicU64 = AtomicU64::new(0);
+static SERIAL: AtomicU64 = AtomicU64::new(0);
 static CACHE: Mutex<BTreeMap<(CpuId, u64), Cached>> = Mutex::new(BTreeMap::new());
 
 fn cache() -> MutexGuard<'static, BTreeMap<(CpuId, u64), Cached>> {
@@ -98,5 +101,6 @@ pub(crate) fn lookup(cpu: CpuId, va: GuestVa) -> Option<Cached> {
 }
 
 pub(crate) fn insert(cpu: CpuId, va: GuestVa, what: Cached) {
-    cache().insert((cpu, va.0 >> 12), what);
+    let serial = SERIAL.fetch_add(1, Ordering::SeqCst);
+    cache().insert((cpu, va.0 >> 12), Cached { serial, ..what });
 }

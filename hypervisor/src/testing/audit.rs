@@ -4,6 +4,7 @@
 //! Memory's are `mm`'s to check; here are what holds references from outside of it, what the CPUs have loaded, and events. A
 //! report begins with the number of the rule that is broken.
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -94,6 +95,37 @@ fn check_translations(cpus: u16) -> Checked {
         ensure!(ours, "5: CPU {} runs d{domid} and reaches {} of {} at {va}", on.0, cached.mfn, frame.owner);
     }
     Ok(())
+}
+
+/// Follows cached translations from step to step.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Those that led to a free frame when they were looked at last.
+    to_free: BTreeSet<u64>,
+}
+
+impl Watch {
+    /// 5: a translation that led to a free frame is gone when that is used again.
+    pub(super) fn check(&mut self) -> Checked {
+        let mut to_free = BTreeSet::new();
+        for (cpu, va, cached) in arch::tlb::cached() {
+            let Some(frame) = mm::page_info(cached.mfn).filter(|s| s.ram) else {
+                continue;
+            };
+            if frame.owner == DomId::INVALID {
+                to_free.insert(cached.serial);
+            } else {
+                ensure!(
+                    !self.to_free.contains(&cached.serial),
+                    "5: CPU {} has {va} cached since {} was another's: {frame:?}",
+                    cpu.0,
+                    cached.mfn
+                );
+            }
+        }
+        self.to_free = to_free;
+        Ok(())
+    }
 }
 
 /// Checks what this CPU has loaded.

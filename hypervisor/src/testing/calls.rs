@@ -36,16 +36,18 @@ impl Player<'_> {
             1 | 2 => self.scaffold(world, vcpu),
             3 => self.descriptors(world, vcpu),
             4 => self.iret(vcpu),
+            5 => self.surrender(world, vcpu),
+            6 => self.populate(vcpu),
             _ => self.single(world, vcpu),
         }
     }
 
     fn single(&mut self, world: &World, vcpu: &Vcpu) -> Call {
         match self.source.below(40) {
-            0..=7 => self.mmu_update(world, vcpu),
-            8..=12 => self.update_va_mapping(world, vcpu),
-            13..=18 => self.mmuext(world, vcpu),
-            19..=25 => self.event_channel(vcpu),
+            0..=6 => self.mmu_update(world, vcpu),
+            7..=10 => self.update_va_mapping(world, vcpu),
+            11..=15 => self.mmuext(world, vcpu),
+            16..=25 => self.event_channel(vcpu),
             26..=28 => self.memory(world, vcpu),
             29..=31 => self.vcpu_op(world, vcpu),
             32..=33 => self.sched(vcpu),

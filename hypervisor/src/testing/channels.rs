@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Event-channel calls that the player makes.
 
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 
 use hypercalls::event::*;
@@ -10,10 +11,18 @@ use hypercalls::{HypercallNr, Virq};
 use super::calls::Call;
 use super::player::Player;
 use super::world::World;
+use crate::domain::{self, Domain};
+use crate::events::State;
 use crate::vcpu::Vcpu;
 
 impl Player<'_> {
-    fn port(&mut self) -> u32 {
+    /// A port of a domain's in a certain state, if there is one; else, and now and then, any number.
+    fn port(&mut self, domain: &Domain, fits: impl Fn(State) -> bool) -> u32 {
+        let open = domain.events.lock();
+        let open: Vec<u32> = open.iter().filter(|(_, c)| fits(c.state)).map(|(port, _)| port).collect();
+        if !open.is_empty() && !self.source.one_in(4) {
+            return self.source.pick(&open);
+        }
         match self.source.below(30) {
             0 => 4095 + self.source.below(3) as u32,
             1 => self.source.word() as u32,
@@ -23,19 +32,29 @@ impl Player<'_> {
 
     pub(super) fn event_channel(&mut self, vcpu: &Vcpu) -> Call {
         let remote_dom =
-            if self.source.one_in(2) { hypercalls::DomId(1 - (vcpu.domid.0 & 1)) } else { self.domain(vcpu) };
+            if self.source.one_in(4) { self.domain(vcpu) } else { hypercalls::DomId(1 - (vcpu.domid.0 & 1)) };
         let notified = self.small(3) as u32;
-        let port = self.port();
+        let port = self.port(vcpu.domain(), |_| true);
         let (op, at) = match self.source.below(11) {
             0 | 1 => {
-                let a = EvtchnBindInterdomain { remote_dom, remote_port: port, ..Default::default() };
+                let peer = domain::find(remote_dom);
+                let waits = |state| state == State::Unbound { remote: vcpu.domid };
+                let remote_port = peer.map_or(port, |peer| self.port(&peer, waits));
+                let a = EvtchnBindInterdomain { remote_dom, remote_port, ..Default::default() };
                 (EvtchnOp::BIND_INTERDOMAIN, self.put(&a))
             }
             2 => {
                 let a = EvtchnBindVirq { virq: Virq(self.small(26) as u32), vcpu: notified, port: 0 };
                 (EvtchnOp::BIND_VIRQ, self.put(&a))
             }
-            3 => (EvtchnOp::CLOSE, self.put(&EvtchnClose { port })),
+            3 => {
+                let port = if self.source.one_in(3) {
+                    port
+                } else {
+                    self.port(vcpu.domain(), |s| matches!(s, State::Interdomain { .. }))
+                };
+                (EvtchnOp::CLOSE, self.put(&EvtchnClose { port }))
+            }
             4 | 5 => (EvtchnOp::SEND, self.put(&EvtchnSend { port })),
             6 => {
                 let a = EvtchnStatus { dom: self.domain(vcpu), port, ..Default::default() };

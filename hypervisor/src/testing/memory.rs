@@ -4,10 +4,11 @@
 use alloc::vec::Vec;
 
 use hypercalls::memory::*;
-use hypercalls::{GuestPtr, HypercallNr};
+use hypercalls::mmu::MmuUpdate;
+use hypercalls::{DomId, GuestPtr, HypercallNr};
 
 use super::calls::Call;
-use super::guest::FRAMES;
+use super::guest::{FRAMES, TABLES};
 use super::player::Player;
 use super::world::World;
 use crate::vcpu::Vcpu;
@@ -28,6 +29,45 @@ impl Player<'_> {
     fn frames_to_give(&mut self, world: &World, vcpu: &Vcpu) -> Vec<u64> {
         let count = 1 + self.source.below(4);
         (0..count).map(|_| self.frame(world, usize::from(vcpu.domid.0), 0).0).collect()
+    }
+
+    /// Unmaps a frame that this CPU has cached, and gives it up at once: one multicall.
+    pub(super) fn surrender(&mut self, world: &World, vcpu: &Vcpu) -> Call {
+        let guest = &world.guests[usize::from(vcpu.domid.0)];
+        let cached = arch::tlb::cached();
+        let pool = guest
+            .p2m
+            .iter()
+            .enumerate()
+            .filter(|(pfn, mfn)| *pfn >= 16 && cached.iter().any(|(_, _, c)| c.mfn == **mfn));
+        let pool: Vec<usize> = pool.map(|(pfn, _)| pfn).collect();
+        let pfn = if pool.is_empty() { self.pfn(0) } else { self.source.pick(&pool) };
+        let at = guest.p2m[TABLES[3]].maddr().0 + pfn as u64 * 8;
+        let update = self.put(&MmuUpdate { ptr: at, val: 0 });
+        let list = self.put(&[guest.p2m[pfn].0]);
+        let reservation = MemoryReservation {
+            extent_start: GuestPtr::new(list),
+            nr_extents: 1,
+            domid: DomId::SELF,
+            ..MemoryReservation::default()
+        };
+        let reservation = self.put(&reservation);
+        let own = u64::from(DomId::SELF.0);
+        let op = MemoryOp::DECREASE_RESERVATION;
+        self.list_of(alloc::vec![
+            Call::new(HypercallNr::MMU_UPDATE, [update, 1, 0, own]),
+            Call::new(HypercallNr::MEMORY_OP, [u64::from(op.0), reservation]),
+        ])
+    }
+
+    /// Asks for frames in the place of those that were given up.
+    pub(super) fn populate(&mut self, vcpu: &Vcpu) -> Call {
+        let count = 1 + self.source.below(4) as usize;
+        let list = self.names(count);
+        let mut reservation = self.reservation(vcpu, &list);
+        reservation.extent_order = 0;
+        let at = self.put(&reservation);
+        Call::new(HypercallNr::MEMORY_OP, [u64::from(MemoryOp::POPULATE_PHYSMAP.0), at])
     }
 
     fn names(&mut self, count: usize) -> Vec<u64> {

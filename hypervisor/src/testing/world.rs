@@ -41,6 +41,7 @@ pub struct World {
     pub cpus: u16,
     /// How the machine ended, if it has.
     pub end: Option<MachineEnd>,
+    watch: audit::Watch,
     /// Last, so that everything else goes while the machine is there.
     _machine: Option<Machine>,
 }
@@ -91,7 +92,7 @@ impl World {
             Guest::build(config).expect("the machine has memory, and the tables are valid")
         });
         start_cpus(cpus);
-        Self { guests: guests.into(), cpus, end: None, _machine: Some(machine) }
+        Self { guests: guests.into(), cpus, end: None, watch: audit::Watch::default(), _machine: Some(machine) }
     }
 
     /// Lets both kernels do what kernels do first: register handlers, start the second vCPU.
@@ -253,8 +254,9 @@ impl World {
     ///
     /// # Panics
     /// When one is broken.
-    pub fn check(&self) {
-        if let Err(broken) = audit::check(&self.guests, self.cpus) {
+    pub fn check(&mut self) {
+        let watched = self.watch.check();
+        if let Err(broken) = watched.and_then(|()| audit::check(&self.guests, self.cpus)) {
             panic!("{broken}");
         }
     }
