@@ -302,3 +302,6 @@ pub fn forced_cpuid(vcpu: &Vcpu, regs: &mut Regs) -> bool {
     finish(vcpu, regs, 0);
     true
 }
+
+#[cfg(test)]
+mod tests;
