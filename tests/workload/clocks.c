@@ -78,7 +78,7 @@ int part_monotonic(void)
 	}
 	CHECK(!atomic_load(&behind) && atomic_load(&samples) > cpus);
 	int64_t last = now(CLOCK_MONOTONIC);
-	for (int i = 0; i < scaled(400); i++) {
+	for (int i = 0; i < scaled(100); i++) {
 		CHECK(run_on(i % cpus) == 0);
 		for (int k = 0; k < 20; k++) {
 			int64_t time = now(CLOCK_MONOTONIC);

@@ -99,7 +99,7 @@ static int finish(pid_t child)
 int part_step(void)
 {
 	uintptr_t begin = (uintptr_t)stepped, end = (uintptr_t)steps_end;
-	int rounds = scaled(20);
+	int rounds = scaled(10);
 	for (int i = 0; i < rounds; i++) {
 		int steps = 0;
 		pid_t child = traced();
@@ -113,10 +113,10 @@ int part_step(void)
 		CHECK(steps == STEPS);
 		CHECK(finish(child) == HELD);
 	}
-	// Over a system call in the C library, for some thousand steps.
+	// Over a system call in the C library, for some hundred steps.
 	pid_t child = traced();
 	CHECK(child > 0);
-	for (int i = 0; i < scaled(500); i++)
+	for (int i = 0; i < scaled(250); i++)
 		CHECK(ptrace(PTRACE_SINGLESTEP, child, 0, 0) == 0 && stopped_by(child, SIGTRAP) == HELD);
 	return finish(child);
 }

@@ -11,7 +11,7 @@
 #include "workload.h"
 #include <sys/wait.h>
 
-#define LIMIT 150
+#define LIMIT 200
 #define BITS ((int)(8 * sizeof(long)))
 
 const char *self;

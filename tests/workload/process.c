@@ -14,10 +14,10 @@ static int exit_status(pid_t child)
 	return WEXITSTATUS(status);
 }
 
-// A thousand fork and exec of this program (in 32 bits a quarter of that), each answering with the number it was given.
+// A thousand fork and exec of this program (in 32 bits a tenth of that), each answering with the number it was given.
 int part_exec(void)
 {
-	int rounds = scaled(sizeof(long) == 8 ? 1000 : 250);
+	int rounds = scaled(sizeof(long) == 8 ? 1000 : 100);
 	for (int i = 0; i < rounds; i++) {
 		char number[16];
 		snprintf(number, sizeof number, "%d", i % 200);
@@ -72,7 +72,7 @@ static int clone_body(void *argument)
 int part_clone(void)
 {
 	enum { STACK = 64 * 1024, AT_ONCE = 8 };
-	int rounds = scaled(40);
+	int rounds = scaled(24);
 	unsigned char *stacks = pages(AT_ONCE * STACK / PAGE);
 	unsigned char *memory = pages(AT_ONCE);
 	struct task task[AT_ONCE];

@@ -132,7 +132,7 @@ static int still(void *argument)
 int part_snapshot(void)
 {
 	pthread_t thread[THREADS];
-	int rounds = scaled(25);
+	int rounds = scaled(10);
 	counters = pages(1);
 	CHECK(counters != MAP_FAILED);
 	CHECK(count_threads(thread, sizeof *counters) == HELD);
