@@ -21,6 +21,7 @@ use zerocopy::IntoBytes;
 use super::guest::{self, CALL, Guest, HANDLER, TABLES, VCPUS, args_of, va};
 use super::vcpus;
 use super::{audit, end};
+use crate::construct::{self, Dom0, Failure};
 use crate::create::Config;
 use crate::emulate::io::PortSet;
 use crate::io_rights::{IoRights, message_range};
@@ -41,6 +42,8 @@ pub struct World {
     pub cpus: u16,
     /// How the machine ended, if it has.
     pub end: Option<MachineEnd>,
+    /// How many calls of [`World::call`] were cut short.
+    pub cuts: u32,
     watch: audit::Watch,
     /// Last, so that everything else goes while the machine is there.
     _machine: Option<Machine>,
@@ -91,8 +94,24 @@ impl World {
             };
             Guest::build(config).expect("the machine has memory, and the tables are valid")
         });
+        Self::start(machine, guests.into(), cpus)
+    }
+
+    /// Builds dom0 alone, from a kernel image, on a machine with one CPU.
+    ///
+    /// # Errors
+    /// What the builder says.
+    pub fn from_image(from: Dom0<'_>, frames: u64) -> Result<Self, Failure> {
+        let machine = new_machine(frames, 1);
+        let domain = construct::dom0(Dom0 { io: dom0_rights(), ..from })?;
+        let mut p2m = Vec::new();
+        domain.account.for_each(|mfn| p2m.push(mfn));
+        Ok(Self::start(machine, alloc::vec![Guest { domain, p2m }], 1))
+    }
+
+    fn start(machine: Machine, guests: Vec<Guest>, cpus: u16) -> Self {
         start_cpus(cpus);
-        Self { guests: guests.into(), cpus, end: None, watch: audit::Watch::default(), _machine: Some(machine) }
+        Self { guests, cpus, end: None, cuts: 0, watch: audit::Watch::default(), _machine: Some(machine) }
     }
 
     /// Lets both kernels do what kernels do first: register handlers, start the second vCPU.
@@ -210,6 +229,7 @@ impl World {
         while entry::with_frame(|regs| regs.rip) == CALL {
             let now = self.go_back().expect("a vCPU runs");
             assert!(core::ptr::eq(now, vcpu), "the vCPU that called still runs");
+            self.cuts += 1;
             self.repeat_syscall(vcpu);
         }
         entry::with_frame(|regs| regs.rax).cast_signed()

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The hypervisor as a process: domains are built, their kernels call, and every rule is checked after each step.
 
+mod boot;
+mod continuations;
 mod random;

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Building domains: dom0 from a kernel image, and what its kernel finds when it starts.
+
+use std::mem::offset_of;
+
+use hypercalls::start_info::StartInfo;
+use hypercalls::{GuestVa, HypercallNr, Mfn, Pfn};
+use hypervisor::construct::{Dom0, Failure};
+use hypervisor::io_rights::IoRights;
+use hypervisor::testing::kernel::{self, ENTRY, HYPERCALL_PAGE, START, TEXT, VIRT_BASE};
+use hypervisor::testing::{World, guest};
+
+const PAGES: u64 = 2048;
+const INITRD: [u8; 5000] = [0xa5; 5000];
+
+fn dom0(kernel: &[u8], pages: u64) -> Result<World, Failure> {
+    let from = Dom0 {
+        kernel,
+        initrd: &INITRD,
+        cmdline: "root=/dev/none quiet",
+        pages,
+        max_pages: pages,
+        vcpus: 2,
+        io: IoRights::none(),
+    };
+    World::from_image(from, 2 * PAGES)
+}
+
+fn bytes<const N: usize>(at: u64) -> [u8; N] {
+    let mut bytes = [0; N];
+    arch::guest::copy_from(&mut bytes, GuestVa(at)).expect("mapped");
+    bytes
+}
+
+#[test]
+fn dom0_finds_its_kernel_and_all_that_it_was_told() {
+    let mut world = dom0(&kernel::image(), PAGES).expect("a good image");
+    world.check();
+    world.go_back().expect("dom0 runs");
+    let regs = world.registers();
+    assert_eq!((regs.rip, regs.cs, regs.ss), (ENTRY, 0xe033, 0xe02b));
+    for at in [0, 1, 0xfff, 0x2000, 0x2fff, TEXT - 1] {
+        assert_eq!(bytes::<1>(VIRT_BASE + START + at as u64), [kernel::text(at)], "byte {at:#x} of the text");
+    }
+    assert_eq!(bytes::<4>(HYPERCALL_PAGE + 17 * 32), *b"\x51\x41\x53\xb8");
+    assert_eq!(bytes::<64>(VIRT_BASE + START + TEXT as u64), [0; 64], "what is only in memory is zero");
+    let info = regs.rsi;
+    assert_eq!(bytes::<20>(info), *b"xen-3.0-x86_64\0\0\0\0\0\0");
+    let field = |offset: usize| guest::read(info + offset as u64);
+    assert_eq!(field(offset_of!(StartInfo, nr_pages)), PAGES);
+    assert_eq!(field(offset_of!(StartInfo, shared_info)), world.guests[0].domain.shared_info.mfn().maddr().0);
+    assert_eq!(field(offset_of!(StartInfo, mod_len)), INITRD.len() as u64);
+    assert_eq!(bytes::<21>(info + offset_of!(StartInfo, cmd_line) as u64), *b"root=/dev/none quiet\0");
+    let p2m = field(offset_of!(StartInfo, mfn_list));
+    for pfn in [0, 1, START >> 12, PAGES - 1] {
+        let mfn = Mfn(guest::read(p2m + pfn * 8));
+        assert_eq!(mm::m2p::get(mfn), Some(Pfn(pfn)));
+        assert!(world.guests[0].p2m.contains(&mfn));
+    }
+    assert!(guest::write(regs.rsp - 8, &[1; 8]), "the stack can be written");
+    assert!(!guest::write(field(offset_of!(StartInfo, pt_base)), &[1; 8]), "page tables cannot");
+    assert_eq!(world.call(HypercallNr::XEN_VERSION, [0; 5]), 4 << 16 | 17);
+    world.check();
+    world.finish();
+}
+
+#[test]
+fn images_that_are_none_are_refused_in_words() {
+    for (image, words) in
+        [(&b""[..], "truncated"), (&[0x5a; 4096], "not a kernel"), (&kernel::image()[..300], "cannot be")]
+    {
+        let failure = dom0(image, PAGES).err().expect("no kernel").to_string();
+        assert!(failure.contains(words), "{failure}");
+    }
+    let failure = dom0(&kernel::image(), 64).err().expect("too small").to_string();
+    assert!(failure.contains("too little memory"), "{failure}");
+    let failure = dom0(&kernel::image(), 3 * PAGES).err().expect("too large").to_string();
+    assert!(failure.contains("not enough memory"), "{failure}");
+}
+
+#[test]
+fn kernels_register_handlers_and_start_their_second_vcpus() {
+    for cpus in [1, 2, 3] {
+        let mut world = World::new(cpus);
+        world.check();
+        world.boot_kernels();
+        world.check();
+        let mut seen = [[false; 2]; 2];
+        for n in 0..200 {
+            world.go_to(n % cpus);
+            arch::entry::take_interrupts();
+            if let Some(vcpu) = world.go_back() {
+                seen[usize::from(vcpu.domid.0)][vcpu.id.0 as usize] = true;
+                world.call(HypercallNr::SCHED_OP, [0; 5]);
+            }
+            world.check();
+            arch::time::advance(10_000_000);
+        }
+        assert_eq!(seen, [[true; 2]; 2], "every vCPU runs on {cpus} CPUs");
+        world.finish();
+    }
+}
