@@ -69,12 +69,12 @@ fn images_that_are_none_are_refused_in_words() {
     for (image, words) in
         [(&b""[..], "truncated"), (&[0x5a; 4096], "not a kernel"), (&kernel::image()[..300], "cannot be")]
     {
-        let failure = dom0(image, PAGES).err().expect("no kernel").to_string();
+        let failure = dom0(image, PAGES).expect_err("no kernel").to_string();
         assert!(failure.contains(words), "{failure}");
     }
-    let failure = dom0(&kernel::image(), 64).err().expect("too small").to_string();
+    let failure = dom0(&kernel::image(), 64).expect_err("too small").to_string();
     assert!(failure.contains("too little memory"), "{failure}");
-    let failure = dom0(&kernel::image(), 3 * PAGES).err().expect("too large").to_string();
+    let failure = dom0(&kernel::image(), 3 * PAGES).expect_err("too large").to_string();
     assert!(failure.contains("not enough memory"), "{failure}");
 }
 

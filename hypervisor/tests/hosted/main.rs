@@ -4,3 +4,4 @@
 mod boot;
 mod continuations;
 mod random;
+mod ways;
