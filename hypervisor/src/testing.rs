@@ -17,14 +17,13 @@ pub mod guest;
 pub mod kernel;
 mod memory;
 mod player;
-pub mod source;
 mod tables;
 mod traps;
 mod vcpus;
 pub mod world;
 
+pub use mm::hosted::Source;
 pub use player::{Player, Tally};
-pub use source::Source;
 pub use world::World;
 
 /// Plays random steps in a new world until the numbers or the machine come to their end; every rule is checked after each.

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A hosted machine with this crate's tables set up: what tests start from.
+//! A hosted machine with this crate's tables set up, and numbers to decide by: what tests start from.
 #![expect(unsafe_code, reason = "hands leaked memory to init, again and again")]
 
 use crate::{Tables, buddy, pt};
 extern crate std;
+
+mod source;
+
+pub use source::{Random, Source};
 
 use alloc::vec;
 use arch::hosted::Machine;
@@ -56,36 +60,4 @@ pub fn poke(mfn: Mfn, index: usize, value: u64) {
 /// Reads entry `index` of a frame.
 pub fn peek(mfn: Mfn, index: usize) -> u64 {
     crate::entry::entry(mfn, index).load(Ordering::Relaxed)
-}
-
-/// A small generator of random numbers (xorshift*), for tests that print their seed.
-#[derive(Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// Starts from `XENITH_SEED` in the environment, else from `default`, and prints the seed.
-    pub fn from_env(default: u64) -> Self {
-        let seed = std::env::var("XENITH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(default);
-        std::println!("XENITH_SEED={seed}");
-        Self::new(seed)
-    }
-    /// Starts from a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(2).wrapping_add(1))
-    }
-    /// Returns a random number below `limit`.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % limit.max(1)
-    }
-    /// True once in `n` times.
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-    /// Picks one.
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
 }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask fuzz`: the fuzz targets of `tests/fuzz`, by cargo-fuzz.
 
-use crate::process;
-use crate::project::Project;
-use anyhow::{Result, bail, ensure};
+use crate::project::{self, Project};
+use crate::{process, setup};
+use anyhow::{Context, Result, ensure};
 use std::process::{Command, ExitCode, Stdio};
 
 /// Runs the fuzz targets of tests/fuzz.
 ///
-/// Needs cargo-fuzz and a nightly toolchain, since the sanitizers are not in stable Rust.
+/// Installs cargo-fuzz and a nightly toolchain where they are missing, since the sanitizers are not in stable Rust. What a
+/// target finds is kept under tests/fuzz/artifacts, what it learnt under tests/fuzz/corpus.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The target to run [default: each in turn]
@@ -35,19 +36,31 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     ensure_tools()?;
     for target in chosen {
         println!("fuzzing {target} for {} s", args.seconds);
-        let mut command = cargo(project);
-        command.args(["fuzz", "run", "--fuzz-dir", ".", target, "--"]);
-        command.arg(format!("-max_total_time={}", args.seconds));
-        process::run(&mut command)?;
+        process::run(&mut run(project, target, args.seconds)?)
+            .with_context(|| format!("{target} found something; cargo-fuzz says above how to run it again"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn cargo(project: &Project) -> Command {
+/// `cargo fuzz run`, with the corpus that grows and the seeds that do not.
+fn run(project: &Project, target: &str, seconds: u32) -> Result<Command> {
+    let corpus = project::made(project.root.join("tests/fuzz/corpus").join(target))?;
+    let seeds = project.root.join("tests/fuzz/seeds").join(target);
+    let mut command = cargo();
+    command.current_dir(project.root.join("tests/fuzz"));
+    command.env("CARGO_TARGET_DIR", project.target.join("fuzz"));
+    command.args(["fuzz", "run", "--fuzz-dir", ".", target]).arg(corpus);
+    if seeds.exists() {
+        command.arg(seeds);
+    }
+    command.args(["--", "-timeout=60", "-rss_limit_mb=4096"]).arg(format!("-max_total_time={seconds}"));
+    Ok(command)
+}
+
+fn cargo() -> Command {
     let mut command = Command::new("cargo");
     process::forget_outer_cargo(&mut command);
-    command.arg("+nightly").current_dir(project.root.join("tests/fuzz"));
-    command.env("CARGO_TARGET_DIR", project.target.join("fuzz"));
+    command.arg("+nightly");
     command
 }
 
@@ -62,18 +75,28 @@ fn targets(project: &Project) -> Result<Vec<String>> {
     Ok(names.map(str::to_owned).collect())
 }
 
+/// What libFuzzer is made with.
+const COMPILER: &[setup::Package] = &[("g++", "builds libFuzzer, which is part of every fuzz target")];
+
+fn works(command: &mut Command) -> bool {
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Installs what is missing, or says what to do about it.
 fn ensure_tools() -> Result<()> {
-    let works = |arguments: &[&str]| {
-        let mut command = Command::new("cargo");
-        process::forget_outer_cargo(&mut command);
-        let status = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        status.is_ok_and(|status| status.success())
-    };
-    if !works(&["+nightly", "--version"]) {
-        bail!("fuzzing needs a nightly toolchain: rustup toolchain install nightly --profile minimal");
+    setup::ensure_these(COMPILER)?;
+    if !works(cargo().arg("--version")) {
+        println!("installing a nightly toolchain");
+        let mut rustup = Command::new("rustup");
+        process::forget_outer_cargo(&mut rustup);
+        process::run(rustup.args(["toolchain", "install", "nightly", "--profile", "minimal"]))
+            .context("fuzzing needs a nightly toolchain: rustup toolchain install nightly --profile minimal")?;
     }
-    if !works(&["fuzz", "--version"]) {
-        bail!("fuzzing needs cargo-fuzz: cargo install cargo-fuzz");
+    if !works(cargo().args(["fuzz", "--version"])) {
+        println!("installing cargo-fuzz");
+        process::run(cargo().args(["install", "--locked", "cargo-fuzz"]))
+            .context("fuzzing needs cargo-fuzz: cargo +nightly install --locked cargo-fuzz")?;
     }
     Ok(())
 }

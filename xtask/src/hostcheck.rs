@@ -6,7 +6,7 @@ use crate::test::Tally;
 use crate::toolchain::{self, BARE};
 use crate::{abi, build, lints, process};
 use anyhow::{Result, bail};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A check of the host part.
@@ -26,6 +26,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check { name: "host/clippy-bare", run: clippy_bare },
     Check { name: "host/abi-table", run: abi_table },
     Check { name: "host/tests", run: unit_tests },
+    Check { name: "host/fuzz-targets", run: fuzz_targets },
 ];
 
 const PASSED: Tally = Tally { passed: 1, failed: 0, skipped: 0 };
@@ -87,6 +88,7 @@ fn clippy(project: &Project) -> Result<Tally> {
     }
     let arguments = ["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"];
     process::run(cargo(project).args(arguments))?;
+    process::run(cargo(project).current_dir(project.root.join("tests/fuzz")).args(arguments))?;
     Ok(PASSED)
 }
 
@@ -118,13 +120,23 @@ fn abi_table(project: &Project) -> Result<Tally> {
     Ok(PASSED)
 }
 
-/// `cargo test`, with its counts added up.
+/// The tests of the workspace.
 fn unit_tests(project: &Project) -> Result<Tally> {
+    cargo_test(project, &project.root)
+}
+
+/// Every fuzz target on its seeds and some random bytes, built by the stable compiler.
+fn fuzz_targets(project: &Project) -> Result<Tally> {
+    cargo_test(project, &project.root.join("tests/fuzz"))
+}
+
+/// `cargo test` in a workspace, with its counts added up.
+fn cargo_test(project: &Project, workspace: &Path) -> Result<Tally> {
     let mut build = cargo(project);
-    process::run(build.args(["test", "--quiet", "--no-run"]))?;
+    process::run(build.current_dir(workspace).args(["test", "--quiet", "--no-run"]))?;
     let mut test = cargo(project);
-    test.args(["test", "--no-fail-fast"]).stderr(Stdio::inherit()).stdin(Stdio::null());
-    let output = test.stdout(Stdio::piped()).stderr(Stdio::null()).output()?;
+    test.current_dir(workspace).args(["test", "--no-fail-fast"]);
+    let output = test.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let tally = counts(&text);
     if !output.status.success() {

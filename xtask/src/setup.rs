@@ -19,7 +19,7 @@ pub(crate) struct Args {
 }
 
 /// A Debian package and what it is for.
-type Package = (&'static str, &'static str);
+pub(crate) type Package = (&'static str, &'static str);
 
 /// What building, running and testing need, whatever the compiler.
 const PACKAGES: &[Package] = &[

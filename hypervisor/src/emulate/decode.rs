@@ -4,9 +4,6 @@
 //! It reads bytes that the caller fetched once. An instruction that decodes is one that the processor would have
 //! executed at ring 0 with exactly the operands and the length returned.
 
-#[cfg(test)]
-mod tests;
-
 use super::cursor::Cursor;
 use super::prefix::{Prefixes, Rep};
 use super::{CodeSize, Gpr, Reject, Segment, Width};

@@ -5,10 +5,10 @@ use alloc::collections::BTreeMap;
 
 use arch::{context, cpu, entry};
 use hypercalls::{GuestVa, Mfn, VcpuId};
+use mm::hosted::Source;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::guest::{self, CALL, POOL, args_of, stack_of, va};
-use super::source::Source;
 use super::world::World;
 use crate::current;
 use crate::vcpu::Vcpu;
@@ -74,7 +74,7 @@ impl<'a> Player<'a> {
         world.go_to(self.source.below(u64::from(world.cpus)) as u16);
         entry::take_interrupts();
         if let Some(vcpu) = world.go_back() {
-            let budget = if self.source.one_in(3) { None } else { Some(self.source.below(5)) };
+            let budget = (self.source.below(3) != 0).then(|| self.source.below(5));
             cpu::preempt_after(budget);
             self.act(world, vcpu);
             cpu::preempt_after(None);

@@ -1,37 +1,46 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Random workloads under random changes: no rule is ever broken, and a seed gives the same run.
+//! Workloads under changes that a source of numbers picks: no rule is ever broken, and the same numbers give the same run.
 
-use crate::simulation::{Machine, Random, Work};
+#[cfg(test)]
+use super::simulation::Random;
+use super::simulation::{Machine, Work};
 use sched::{Affinity, Cpu, CpuSet, Place, UnitId};
 
 const MS: u64 = 1_000_000;
 const CPUS: u16 = 6;
 const UNITS: u32 = 20;
 
-fn affinity(random: &mut Random) -> Affinity {
-    let mut set = || -> CpuSet { (0..CPUS).filter(|_| random.below(2) == 0).map(Cpu).collect() };
+/// Returns a number below its argument.
+pub(crate) type Below<'a> = dyn FnMut(u64) -> u64 + 'a;
+
+fn pick<T: Copy>(below: &mut Below<'_>, from: &[T]) -> T {
+    from[below(from.len() as u64) as usize]
+}
+
+fn affinity(below: &mut Below<'_>) -> Affinity {
+    let mut set = || -> CpuSet { (0..CPUS).filter(|_| below(2) == 0).map(Cpu).collect() };
     let (hard, soft) = (set(), set());
     Affinity { hard: if hard.is_empty() { CpuSet::ALL } else { hard }, soft }
 }
 
-fn work(random: &mut Random) -> Work {
-    match random.below(2) {
+fn work(below: &mut Below<'_>) -> Work {
+    match below(2) {
         0 => Work::Hog,
-        _ => Work::Burst { run: 1 + random.below(5 * MS), sleep: 1 + random.below(5 * MS) },
+        _ => Work::Burst { run: 1 + below(5 * MS), sleep: 1 + below(5 * MS) },
     }
 }
 
 /// Makes one change, of any kind.
-fn disturb(machine: &mut Machine, random: &mut Random) {
-    let cpu = Cpu(random.below(CPUS.into()) as u16);
-    let unit = random.below(UNITS.into()) as u32;
-    match random.below(8) {
+fn disturb(machine: &mut Machine, below: &mut Below<'_>) {
+    let cpu = Cpu(below(CPUS.into()) as u16);
+    let unit = below(UNITS.into()) as u32;
+    match below(8) {
         0 => machine.online(cpu),
         1 if cpu != Cpu(0) => machine.offline(cpu),
-        2 | 3 => machine.set_affinity(unit, affinity(random)),
+        2 | 3 => machine.set_affinity(unit, affinity(below)),
         4 => {
-            let cap = random.pick(&[0, 0, 5, 40, 150]);
-            machine.set_weight_cap((unit % 5) as u16, random.pick(&[1, 64, 256, 65535]), cap);
+            let cap = pick(below, &[0, 0, 5, 40, 150]);
+            machine.set_weight_cap((unit % 5) as u16, pick(below, &[1, 64, 256, 65535]), cap);
         }
         _ => {
             let now = machine.now;
@@ -61,15 +70,17 @@ fn check_places(machine: &Machine) {
     }
 }
 
-fn storm(random: &mut Random) -> (u64, u64) {
+/// Lets so many changes happen, a few milliseconds apart, with units of all kinds. Returns what came of it, folded into
+/// one number, and how many decisions there were.
+pub(crate) fn storm(below: &mut Below<'_>, changes: u32) -> (u64, u64) {
     let mut machine = Machine::new(CPUS);
     for id in 0..UNITS {
-        let affinity = affinity(random);
-        machine.add(id, (id % 5) as u16, work(random), affinity);
+        let affinity = affinity(below);
+        machine.add(id, (id % 5) as u16, work(below), affinity);
     }
-    for _ in 0..400 {
-        disturb(&mut machine, random);
-        let end = machine.now + random.below(4 * MS);
+    for _ in 0..changes {
+        disturb(&mut machine, below);
+        let end = machine.now + below(4 * MS);
         machine.run_until(end);
         check_places(&machine);
     }
@@ -80,14 +91,18 @@ fn storm(random: &mut Random) -> (u64, u64) {
 fn rules_hold_under_random_changes() {
     let mut random = Random::for_test("rules_hold_under_random_changes");
     for _ in 0..20 {
-        storm(&mut random);
+        storm(&mut |limit| random.below(limit), 400);
     }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let random = Random::for_test("the_same_seed_gives_the_same_run");
-    assert_eq!(storm(&mut random.clone()), storm(&mut random.clone()));
+    let run = || {
+        let mut random = random.clone();
+        storm(&mut |limit| random.below(limit), 400)
+    };
+    assert_eq!(run(), run());
 }
 
 #[test]

@@ -6,8 +6,8 @@
 use super::super::super::std::{format, mem::transmute, ptr, vec::Vec};
 use super::*;
 use core::ffi::c_void;
-use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use iced_x86::{Decoder, DecoderOptions, IcedError, InstructionInfoFactory, Register};
 
 const PAGE: usize = 4096;
 /// Flags that arithmetic changes.

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The decoder against an independent one, in both directions.
+//! The decoder of privileged instructions against an independent one, in both directions.
 
-use super::super::std::{string::String, vec::Vec};
-use super::super::testing::Rng;
-use super::*;
+use hypervisor::emulate::decode::{Cr, Insn, Port, StringOp, decode};
+use hypervisor::emulate::{CodeSize, Gpr, Segment, Width};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
-const SIZES: [CodeSize; 3] = [CodeSize::Bits16, CodeSize::Bits32, CodeSize::Bits64];
+/// The sizes of code.
+pub(crate) const SIZES: [CodeSize; 3] = [CodeSize::Bits16, CodeSize::Bits32, CodeSize::Bits64];
 
 fn other(bytes: &[u8], code: CodeSize) -> Instruction {
     let bits = match code {
@@ -112,11 +112,15 @@ fn dr(register: Register) -> Option<u8> {
     (number < 8).then_some(number)
 }
 
-fn check(bytes: &[u8], code: CodeSize) {
+/// Checks that both decoders make the same of the bytes.
+///
+/// # Panics
+/// When they do not.
+pub(crate) fn check(bytes: &[u8], code: CodeSize) {
     let theirs = other(bytes, code);
     let want = if theirs.is_invalid() { None } else { expected(&theirs, code == CodeSize::Bits64) };
     let got = decode(bytes, code);
-    let hex: String = bytes.iter().map(|b| super::super::std::format!("{b:02x} ")).collect();
+    let hex: String = bytes.iter().map(|b| format!("{b:02x} ")).collect();
     match (want, got) {
         (Some(insn), Ok(ours)) => {
             assert_eq!((insn, theirs.len() as u8), (ours.insn, ours.len), "{hex} {code:?}");
@@ -124,73 +128,4 @@ fn check(bytes: &[u8], code: CodeSize) {
         (None, Err(_)) => {}
         (want, got) => panic!("{hex} {code:?}: wanted {want:?} ({theirs:?}), got {got:?}"),
     }
-}
-
-/// Every listed opcode, and every other opcode of its map, behind every one and every two prefixes.
-#[test]
-fn all_prefixes_with_all_opcodes() {
-    let mut prefixes: Vec<u8> = (0x40..=0x4f).collect();
-    prefixes.extend([0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3]);
-    let mut lead: Vec<Vec<u8>> = Vec::from([Vec::new()]);
-    lead.extend(prefixes.iter().map(|&p| Vec::from([p])));
-    let few = [&[0x40, 0x48, 0x4f], &prefixes[16..]].concat();
-    for &a in &few {
-        lead.extend(few.iter().map(|&b| Vec::from([a, b])));
-    }
-    for code in SIZES {
-        for lead in &lead {
-            for opcode in 0..512u16 {
-                let map = if opcode >= 256 { &[0x0f][..] } else { &[] };
-                let tail = [opcode as u8, 0xd1, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde];
-                let bytes = [lead, map, &tail].concat();
-                check(&bytes, code);
-            }
-        }
-    }
-}
-
-#[test]
-fn every_modrm_of_the_moves_and_of_group_0f01() {
-    for code in SIZES {
-        for opcode in [0x01, 0x20, 0x21, 0x22, 0x23] {
-            for modrm in 0..=255 {
-                check(&[0x0f, opcode, modrm, 0x24, 0, 0, 0, 0, 0, 0], code);
-                check(&[0xf3, 0x0f, opcode, modrm, 0x24, 0, 0, 0, 0, 0, 0], code);
-                for rex in 0x40..=0x4f {
-                    check(&[rex, 0x0f, opcode, modrm, 0x24, 0, 0, 0, 0, 0, 0], code);
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn random_bytes_agree_with_the_other_decoder() {
-    let mut rng = Rng::new();
-    let likely = [
-        0x0f, 0x20, 0x22, 0x30, 0x31, 0x32, 0xa2, 0x01, 0xf9, 0xd1, 0x48, 0x66, 0x67, 0xf2, 0xf3, 0x6c, 0x6f, 0xe4,
-        0xee, 0xcd, 0xcf, 0xfa, 0x64, 0x2e, 0x09, 0xf0,
-    ];
-    for _ in 0..100_000 {
-        let len = 1 + rng.below(15) as usize;
-        let bytes: Vec<u8> =
-            (0..len).map(|_| if rng.below(3) == 0 { rng.next() as u8 } else { rng.pick(&likely) }).collect();
-        check(&bytes, rng.pick(&SIZES));
-    }
-}
-
-/// Any cut of an instruction is reported as such, and 15 bytes are the limit.
-#[test]
-fn ends_are_told_apart() {
-    for whole in [&[0x66, 0x48, 0x0f, 0x22, 0xd8][..], &[0xe4, 0x70], &[0x0f, 0x01, 0xd1], &[0x48, 0xcf]] {
-        for cut in 0..whole.len() {
-            assert_eq!(decode(&whole[..cut], CodeSize::Bits64), Err(Reject::Truncated));
-        }
-        assert_eq!(decode(whole, CodeSize::Bits64).map(|d| usize::from(d.len)), Ok(whole.len()));
-    }
-    let mut long = [0x66; 16];
-    long[15] = 0xfa;
-    assert_eq!(decode(&long, CodeSize::Bits64), Err(Reject::TooLong));
-    assert_eq!(decode(&long[1..], CodeSize::Bits64).map(|d| d.len), Ok(15));
-    assert_eq!(decode(&[0xf0, 0x0f, 0x32], CodeSize::Bits64), Err(Reject::Invalid));
 }
