@@ -19,6 +19,9 @@ pub const MAX_ORDER: u8 = 18;
 const ORDERS: usize = MAX_ORDER as usize + 1;
 const ZONES: usize = 33;
 
+/// Frames from which on [`alloc_run`] searches: 4 MiB. Only unpacking dom0's kernel wants that much.
+pub const MUCH: u64 = 1024;
+
 /// No limit on addresses.
 pub const ANYWHERE: u32 = 64;
 
@@ -115,6 +118,30 @@ impl Buddy {
         }
         None
     }
+
+    /// Takes the first `count` free frames in a row, wherever their blocks begin and end. Visits every frame.
+    fn take_run(&mut self, count: u64) -> Option<Mfn> {
+        let (mut start, mut at) = (0, 0);
+        while at - start < count {
+            match frame::get(Mfn(at))?.head_order() {
+                Some(order) => at += 1 << order,
+                None => {
+                    at += 1;
+                    start = at;
+                }
+            }
+        }
+        let mut next = start;
+        while next < at {
+            let frame = frame::get(Mfn(next))?;
+            let order = frame.head_order()?;
+            self.unlink(Mfn(next), frame, order);
+            self.free -= 1 << order;
+            next += 1 << order;
+        }
+        blocks(Mfn(start + count), Mfn(at)).for_each(|(mfn, order)| self.insert(mfn, order));
+        Some(Mfn(start))
+    }
 }
 
 /// Forgets everything: a new machine's memory will be added.
@@ -123,7 +150,23 @@ pub(crate) fn reset() {
 }
 
 fn frames(mfn: Mfn, order: u8) -> impl Iterator<Item = &'static Frame> {
-    (0..1u64 << order).filter_map(move |i| frame::get(mfn.add(i)))
+    run(mfn, 1 << order)
+}
+
+fn run(mfn: Mfn, count: u64) -> impl Iterator<Item = &'static Frame> {
+    (0..count).filter_map(move |i| frame::get(mfn.add(i)))
+}
+
+/// Cuts the frames from `start` up to but not including `end` into naturally aligned blocks, as large as they can be.
+fn blocks(mut start: Mfn, end: Mfn) -> impl Iterator<Item = (Mfn, u8)> {
+    core::iter::from_fn(move || {
+        let left = end.0.checked_sub(start.0).filter(|left| *left > 0)?;
+        let align = start.0.trailing_zeros().min(u32::from(MAX_ORDER));
+        let order = align.min(left.ilog2()) as u8;
+        let block = (start, order);
+        start = start.add(1 << order);
+        Some(block)
+    })
 }
 
 /// Allocates 2^`order` frames for the hypervisor, naturally aligned, with addresses below 2^`address_bits`
@@ -140,8 +183,34 @@ pub fn alloc(order: u8, address_bits: u32) -> Option<Mfn> {
         frames(mfn, order).for_each(Frame::set_hypervisor);
         mfn
     };
+    flush_stale(frames(mfn, order));
+    Some(mfn)
+}
+
+/// Flushes what CPUs may still hold of these frames' last lives.
+fn flush_stale(frames: impl Iterator<Item = &'static Frame>) {
     let online = arch::cpu::online();
-    frames(mfn, order).filter_map(Frame::take_stale).for_each(|stamp| arch::tlb::flush_since(&online, stamp));
+    frames.filter_map(Frame::take_stale).for_each(|stamp| arch::tlb::flush_since(&online, stamp));
+}
+
+/// Allocates `count` frames in a row for the hypervisor, no more; as [`alloc`] otherwise. From [`MUCH`] on it finds them
+/// however they are aligned, at the price of a search, so that is for boot.
+pub fn alloc_run(count: u64) -> Option<Mfn> {
+    let order = count.max(1).checked_next_power_of_two()?.trailing_zeros() as u8;
+    if let Some(mfn) = alloc(order, ANYWHERE) {
+        free_range(mfn.add(count), mfn.add(1 << order));
+        return Some(mfn);
+    }
+    if count < MUCH {
+        return None;
+    }
+    let mfn = {
+        let mut buddy = BUDDY.lock();
+        let mfn = buddy.take_run(count)?;
+        run(mfn, count).for_each(Frame::set_hypervisor);
+        mfn
+    };
+    flush_stale(run(mfn, count));
     Some(mfn)
 }
 
@@ -159,14 +228,8 @@ pub(crate) fn give_back(mfn: Mfn, order: u8, stale: bool) {
 }
 
 /// Frees the frames from `start` up to but not including `end`, whatever their alignment.
-pub fn free_range(mut start: Mfn, end: Mfn) {
-    while start.0 < end.0 {
-        let align = start.0.trailing_zeros().min(u32::from(MAX_ORDER));
-        let fits = (end.0 - start.0).ilog2();
-        let order = align.min(fits) as u8;
-        free(start, order);
-        start = start.add(1 << order);
-    }
+pub fn free_range(start: Mfn, end: Mfn) {
+    blocks(start, end).for_each(|(mfn, order)| free(mfn, order));
 }
 
 /// Declares the frames from `start` up to but not including `end` to be RAM, the hypervisor's for now; at boot.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The hypervisor's heap: small objects from regions of 1 MiB, large ones straight from the buddy allocator.
 //!
-//! Regions are taken from the buddy allocator as they are needed and never given back. What is at least [`LARGE`] bytes is
-//! a block of frames of its own, so that it costs nothing when it is gone.
+//! Regions are taken from the buddy allocator as they are needed and never given back. What is at least [`LARGE`] bytes
+//! has frames of its own, just as many as it needs, so that it costs nothing when it is gone.
 //!
 //! # Locking
 //! One lock, ranked below the buddy allocator's only, so memory may be allocated under any other.
@@ -63,9 +63,9 @@ impl Regions {
             return Some(at);
         }
         let region = self.all.get_mut(self.used)?;
-        let start = frames(REGION_ORDER)?;
+        let start = buddy::alloc(REGION_ORDER, buddy::ANYWHERE)?;
         // SAFETY: the frames are the hypervisor's, mapped in the direct map, and from now on only this region's.
-        unsafe { region.init(start.as_ptr(), REGION_BYTES) };
+        unsafe { region.init(arch::phys::frame_ptr(start), REGION_BYTES) };
         self.used += 1;
         region.allocate_first_fit(layout).ok()
     }
@@ -82,23 +82,26 @@ impl Regions {
     }
 }
 
-fn frames(order: u8) -> Option<NonNull<u8>> {
-    let mfn = buddy::alloc(order, buddy::ANYWHERE)?;
+fn frames(layout: Layout) -> Option<NonNull<u8>> {
+    let count = frames_of(layout);
+    let aligned = layout.align() > PAGE_SIZE;
+    let mfn =
+        if aligned { buddy::alloc(count.trailing_zeros() as u8, buddy::ANYWHERE) } else { buddy::alloc_run(count) }?;
     // SAFETY: the frames were just allocated to the hypervisor: RAM that nothing else uses.
     NonNull::new(unsafe { arch::phys::frame_ptr(mfn) })
 }
 
-fn order_of(layout: Layout) -> u8 {
-    let bytes = layout.size().max(layout.align()).max(PAGE_SIZE);
-    (bytes.next_power_of_two() / PAGE_SIZE).trailing_zeros() as u8
+/// Frames of an object; alignments above a page's take as many, so that a block of them is aligned.
+fn frames_of(layout: Layout) -> u64 {
+    let aligned = if layout.align() > PAGE_SIZE { layout.size().max(layout.align()).next_power_of_two() } else { 0 };
+    layout.size().max(aligned).max(1).div_ceil(PAGE_SIZE) as u64
 }
 
-// SAFETY: objects are disjoint parts of regions or whole blocks of frames, aligned as asked for (frames by their order,
-// which covers the alignment); which of the two is decided by the layout alone, so `dealloc` decides as `alloc` did.
+// SAFETY: objects are disjoint parts of regions or whole blocks of frames, aligned as asked for (see `frames_of`); which of the two is decided by the layout alone, so `dealloc` decides as `alloc` did.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let at = if layout.size() >= LARGE || layout.align() >= PAGE_SIZE {
-            frames(order_of(layout))
+            frames(layout)
         } else {
             self.regions.lock().alloc(layout)
         };
@@ -107,7 +110,7 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         if layout.size() >= LARGE || layout.align() >= PAGE_SIZE {
             let mfn = Mfn(((at as usize - arch::phys::directmap()) / PAGE_SIZE) as u64);
-            buddy::free(mfn, order_of(layout));
+            buddy::free_range(mfn, mfn.add(frames_of(layout)));
         } else if let Some(at) = NonNull::new(at) {
             // SAFETY: the caller's promise (`GlobalAlloc::dealloc`), and the layout says that it came from a region.
             unsafe { self.regions.lock().free(at, layout) }

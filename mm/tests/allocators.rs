@@ -48,6 +48,37 @@ fn random_allocations_never_overlap_and_all_come_back_merged() {
 }
 
 #[test]
+fn runs_are_exact_and_found_however_they_are_aligned() {
+    let _machine = hosted::boot(8192, 1);
+    let before = buddy::free_frames();
+    let small = buddy::alloc_run(5).unwrap();
+    assert_eq!(buddy::free_frames(), before - 5, "no more than asked for");
+    buddy::free_range(small, small.add(5));
+    // Free frames from 1000 on but for 6000, so that no block of 4096 is free and 4999 frames in a row are.
+    let all: Vec<Mfn> = std::iter::from_fn(|| buddy::alloc(0, ANYWHERE)).collect();
+    assert_eq!(all.len() as u64, before);
+    buddy::free_range(Mfn(1000), Mfn(6000));
+    buddy::free_range(Mfn(6001), Mfn(8192));
+    assert_eq!(buddy::alloc(12, ANYWHERE), None);
+    assert_eq!(buddy::alloc_run(5001), None);
+    let run = buddy::alloc_run(4990).unwrap();
+    assert_eq!((run, buddy::free_frames()), (Mfn(1000), 10 + 2191));
+    assert!(frames_in(run, 4990).all(|mfn| mm::page_info(mfn).unwrap().allocated));
+    assert!(frames_in(Mfn(5990), 10).all(|mfn| !mm::page_info(mfn).unwrap().allocated));
+    assert_eq!(buddy::alloc_run(2191), Some(Mfn(6001)));
+    assert_eq!(buddy::alloc_run(11), None);
+    for (start, end) in [(1000, 5990), (6001, 8192), (1, 1000), (6000, 6001)] {
+        buddy::free_range(Mfn(start), Mfn(end));
+    }
+    assert_eq!(buddy::free_frames(), before);
+    assert!(buddy::alloc(12, ANYWHERE).is_some(), "merged again");
+}
+
+fn frames_in(start: Mfn, count: u64) -> impl Iterator<Item = Mfn> {
+    (0..count).map(move |n| start.add(n))
+}
+
+#[test]
 fn limits_and_exhaustion_are_errors() {
     let _machine = hosted::boot(512, 1);
     assert_eq!(buddy::alloc(MAX_ORDER + 1, ANYWHERE), None);
