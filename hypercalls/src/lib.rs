@@ -25,6 +25,8 @@ pub mod number;
 pub mod payload;
 pub mod physdev;
 pub mod platform;
+pub mod platform_efi;
+pub mod platform_power;
 pub mod sched;
 pub mod segment;
 pub mod shared_info;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `platform_op`: what the hardware domain tells and asks about the machine.
+//!
+//! The structures of UEFI are in [`crate::platform_efi`], those of power management in [`crate::platform_power`].
 
 use crate::GuestPtr;
 use crate::layout::{codes, constants, record};
@@ -40,25 +42,20 @@ codes! {
         EFI_INFO(XEN_FW_EFI_INFO) = 4,
         KBD_SHIFT_FLAGS(XEN_FW_KBD_SHIFT_FLAGS) = 5,
     }
-
-    /// What `set_processor_pminfo` carries.
-    pub struct PmInfoType(u32) {
-        CX(XEN_PM_CX) = 0,
-        PX(XEN_PM_PX) = 1,
-        TX(XEN_PM_TX) = 2,
-        PDC(XEN_PM_PDC) = 3,
-    }
 }
 
 constants! { Constants {
     /// Tested before the sub-operation; a wrong one is `-EACCES`.
     XENPF_INTERFACE_VERSION(XENPF_INTERFACE_VERSION): u32 = 0x0300_0001,
-    XEN_PROCESSOR_PM_CX(XEN_PROCESSOR_PM_CX): u32 = 1,
-    XEN_PROCESSOR_PM_PX(XEN_PROCESSOR_PM_PX): u32 = 2,
-    XEN_PROCESSOR_PM_TX(XEN_PROCESSOR_PM_TX): u32 = 4,
     XEN_PCPU_FLAGS_ONLINE(XEN_PCPU_FLAGS_ONLINE): u32 = 1,
     XEN_PCPU_FLAGS_INVALID(XEN_PCPU_FLAGS_INVALID): u32 = 2,
-    XENPF_ACPI_SLEEP_EXTENDED(XENPF_ACPI_SLEEP_EXTENDED): u32 = 1,
+    QUIRK_NOIRQBALANCING(QUIRK_NOIRQBALANCING): u32 = 1,
+    QUIRK_IOAPIC_BAD_REGSEL(QUIRK_IOAPIC_BAD_REGSEL): u32 = 2,
+    QUIRK_IOAPIC_GOOD_REGSEL(QUIRK_IOAPIC_GOOD_REGSEL): u32 = 3,
+    XEN_CORE_PARKING_SET(XEN_CORE_PARKING_SET): u32 = 1,
+    XEN_CORE_PARKING_GET(XEN_CORE_PARKING_GET): u32 = 2,
+    XEN_RESOURCE_OP_MSR_READ(XEN_RESOURCE_OP_MSR_READ): u32 = 0,
+    XEN_RESOURCE_OP_MSR_WRITE(XEN_RESOURCE_OP_MSR_WRITE): u32 = 1,
 }}
 
 record! {
@@ -105,19 +102,93 @@ record! {
         24 _rest: [u64; 2],
     }
 
-    /// `enter_acpi_sleep`.
-    pub struct EnterAcpiSleep = "struct xenpf_enter_acpi_sleep", 12 {
-        0 val_a: u16,
-        2 val_b: u16,
-        4 sleep_state: u32,
-        8 flags: u32,
+    /// `firmware_info` with the boot sector's part of the union.
+    pub struct FirmwareMbrSignature = "struct xenpf_firmware_info", 40 {
+        0 kind: FirmwareType = "type",
+        4 index: u32,
+        8 device: u8 = "u.disk_mbr_signature.device",
+        9 _pad: [u8; 3],
+        12 mbr_signature: u32 = "u.disk_mbr_signature.mbr_signature",
+        16 _rest: [u64; 3],
     }
 
-    /// `set_processor_pminfo`: the head; the union follows in `u`.
-    pub struct SetProcessorPminfo = "struct xenpf_set_processor_pminfo", 112 {
-        0 id: u32,
-        4 kind: PmInfoType = "type",
-        8 u: [u64; 13],
+    /// `firmware_info` with the screen's part of the union.
+    pub struct FirmwareVbeDdc = "struct xenpf_firmware_info", 40 {
+        0 kind: FirmwareType = "type",
+        4 index: u32,
+        8 capabilities: u8 = "u.vbeddc_info.capabilities",
+        9 edid_transfer_time: u8 = "u.vbeddc_info.edid_transfer_time",
+        10 _pad: [u8; 6],
+        16 edid: GuestPtr<u8> = "u.vbeddc_info.edid",
+        24 _rest: [u64; 2],
+    }
+
+    /// `firmware_info` with the keyboard's part of the union.
+    pub struct FirmwareKbd = "struct xenpf_firmware_info", 40 {
+        0 kind: FirmwareType = "type",
+        4 index: u32,
+        8 shift_flags: u8 = "u.kbd_shift_flags",
+        9 _pad: [u8; 7],
+        16 _rest: [u64; 3],
+    }
+
+    /// `read_memtype`.
+    pub struct ReadMemtype = "struct xenpf_read_memtype", 32 {
+        0 reg: u32,
+        4 _pad: u32,
+        8 mfn: u64,
+        16 nr_mfns: u64,
+        24 kind: u32 = "type",
+        28 _pad1: u32,
+    }
+
+    /// `platform_quirk`.
+    pub struct PlatformQuirk = "struct xenpf_platform_quirk", 4 {
+        0 quirk_id: u32,
+    }
+
+    /// `change_freq`.
+    pub struct ChangeFreq = "struct xenpf_change_freq", 16 {
+        0 flags: u32,
+        4 cpu: u32,
+        8 freq: u64,
+    }
+
+    /// `cpu_hotadd`.
+    pub struct CpuHotadd = "struct xenpf_cpu_hotadd", 12 {
+        0 apic_id: u32,
+        4 acpi_id: u32,
+        8 pxm: u32,
+    }
+
+    /// `mem_hotadd`.
+    pub struct MemHotadd = "struct xenpf_mem_hotadd", 24 {
+        0 spfn: u64,
+        8 epfn: u64,
+        16 pxm: u32,
+        20 flags: u32,
+    }
+
+    /// `core_parking`.
+    pub struct CoreParking = "struct xenpf_core_parking", 8 {
+        0 kind: u32 = "type",
+        4 idle_nums: u32,
+    }
+
+    /// One access of `resource_op`.
+    pub struct ResourceEntry = "struct xenpf_resource_entry", 24 {
+        /// What to do; an error afterwards, where it failed.
+        0 cmd: u32 = "u.cmd",
+        4 rsvd: u32,
+        8 idx: u64,
+        16 val: u64,
+    }
+
+    /// `resource_op`.
+    pub struct ResourceOp = "struct xenpf_resource_op", 16 {
+        0 nr_entries: u32,
+        4 cpu: u32,
+        8 entries: GuestPtr<ResourceEntry>,
     }
 
     /// `get_cpuinfo`.
@@ -142,14 +213,6 @@ record! {
     /// `cpu_online` and `cpu_offline`.
     pub struct CpuOnlineOffline = "struct xenpf_cpu_ol", 4 {
         0 cpuid: u32,
-    }
-
-    /// `efi_runtime_call`: the head; the union follows in `u`.
-    pub struct EfiRuntimeCall = "struct xenpf_efi_runtime_call", 56 {
-        0 function: u32,
-        4 misc: u32,
-        8 status: u64,
-        16 u: [u64; 5],
     }
 
     /// `getidletime`.

@@ -58,9 +58,15 @@ fn all_records() -> Vec<RecordRow> {
             PhysdevManagePci, PhysdevManagePciExt, PhysdevSetupGsi, PhysdevGetFreePirq,
             PhysdevPciMmcfgReserved, PhysdevPciDeviceAdd, PhysdevPciDevice, PhysdevDbgpOp,
             PhysdevOpCompat;
-        platform: PlatformOp, Settime32, Settime64, FirmwareInfo, FirmwareDiskInfo, EnterAcpiSleep,
-            SetProcessorPminfo, PcpuInfo, PcpuVersion, CpuOnlineOffline, EfiRuntimeCall,
-            GetIdleTime, MicrocodeUpdate, SymData;
+        platform: PlatformOp, Settime32, Settime64, FirmwareInfo, FirmwareDiskInfo,
+            FirmwareMbrSignature, FirmwareVbeDdc, FirmwareKbd, ReadMemtype, PlatformQuirk,
+            ChangeFreq, CpuHotadd, MemHotadd, CoreParking, ResourceEntry, ResourceOp, PcpuInfo,
+            PcpuVersion, CpuOnlineOffline, GetIdleTime, MicrocodeUpdate, SymData;
+        platform_efi: FirmwareEfiVersion, FirmwareEfiConfig, FirmwareEfiVendor, FirmwareEfiMem,
+            EfiTime, EfiGuid, EfiRuntimeCall, EfiTimeCall, EfiVariableCall, EfiNextNameCall,
+            EfiVariableInfoCall;
+        platform_power: EnterAcpiSleep, SetProcessorPminfo, PowerInfo, PerformanceInfo,
+            PowerRegister, ProcessorCx, ProcessorCsd, PctRegister, ProcessorPx, PsdPackage;
         sched: SchedShutdown, SchedPoll, SchedRemoteShutdown, SchedWatchdog, SchedPinOverride;
         shared_info: VcpuTimeInfo, ArchVcpuInfo, VcpuInfo, ArchSharedInfo, SharedInfo;
         start_info: StartInfoConsole, StartInfo, VgaConsoleInfo;
@@ -89,7 +95,9 @@ fn all_codes() -> Vec<(&'static str, i128)> {
         mmu: Constants, MmuUpdateKind, MmuextCmd;
         number: HypercallNr;
         physdev: Constants, PhysdevOp, MapPirqType;
-        platform: Constants, PlatformCmd, FirmwareType, PmInfoType;
+        platform: Constants, PlatformCmd, FirmwareType;
+        platform_efi: Constants, EfiInfo, EfiFunction;
+        platform_power: Constants, PmInfoType;
         sched: SchedOp, ShutdownReason;
         segment: Constants, SegmentBase;
         shared_info: Constants;
