@@ -203,6 +203,7 @@ pub fn run() {
     let here = cpu::this_cpu();
     loop {
         let now = arch::time::now();
+        cpu::leave_idle(now);
         let previous = current::vcpu();
         let decision = {
             let mut s = scheduler().lock();
@@ -229,6 +230,7 @@ pub fn run() {
         if chosen.is_some() {
             return;
         }
+        cpu::enter_idle(now);
         idle();
     }
 }

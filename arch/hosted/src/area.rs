@@ -4,7 +4,7 @@
 
 use crate::cpu;
 use crate::window::Window;
-use arch_types::{CpuId, MAX_CPUS, Regs};
+use arch_types::{CpuId, IdleClock, MAX_CPUS, Regs};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +32,7 @@ pub(crate) struct Area {
     pub(crate) ldt_entries: AtomicU32,
     pub(crate) window: Mutex<Option<Arc<Window>>>,
     pub(crate) fpu: Mutex<[u8; 512]>,
+    pub(crate) idle: IdleClock,
 }
 
 // SAFETY: all but `regs` is synchronised; `regs` is only touched by the thread that plays the CPU.
@@ -60,6 +61,7 @@ impl Area {
             ldt_entries: AtomicU32::new(0),
             window: Mutex::new(None),
             fpu: Mutex::new([0; 512]),
+            idle: IdleClock::new(),
         }
     }
 
@@ -80,6 +82,7 @@ impl Area {
         *locked(&self.selectors) = [0; 4];
         *locked(&self.window) = None;
         *locked(&self.fpu) = [0; 512];
+        self.idle.reset();
     }
 }
 

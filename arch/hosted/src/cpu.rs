@@ -74,6 +74,21 @@ pub fn change_deadline(_deadline: u64) -> bool {
     true
 }
 
+/// Notes that this CPU has nothing to do from now on.
+pub fn enter_idle(now: u64) {
+    area().idle.enter(now);
+}
+
+/// Notes that this CPU has something to do from now on.
+pub fn leave_idle(now: u64) {
+    area().idle.leave(now);
+}
+
+/// Returns how long a CPU has had nothing to do so far, in ns.
+pub fn idle_time(cpu: CpuId, now: u64) -> u64 {
+    area::of(cpu).idle.total(now)
+}
+
 /// True when long work should stop at a continuation now: as [`preempt_after`] says.
 pub fn preempt_pending() -> bool {
     let left = PREEMPT_AFTER.load(Ordering::Relaxed);

@@ -12,7 +12,7 @@
 
 extern crate std;
 
-pub use arch_types::{AtomicCpuMask, CpuId, CpuMask, Flush, GuestFault, MAX_CPUS, Regs, cpumask, regs};
+pub use arch_types::{AtomicCpuMask, CpuId, CpuMask, Flush, GuestFault, MAX_CPUS, Regs, SleepValues, cpumask, regs};
 
 mod area;
 pub mod console;

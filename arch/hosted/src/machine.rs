@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The machine's end: the stack is unwound with a [`MachineEnd`], which a test may catch. It is no panic.
 
+use arch_types::SleepValues;
 use std::boxed::Box;
 use std::panic::resume_unwind;
 
@@ -23,6 +24,16 @@ pub fn reset() -> ! {
 /// Switches the machine off.
 pub fn power_off() -> ! {
     resume_unwind(Box::new(MachineEnd::PowerOff))
+}
+
+/// True when the machine has the registers for values of this kind: it is not of the hardware-reduced sort.
+pub fn has_sleep_registers(values: &SleepValues) -> bool {
+    matches!(values, SleepValues::Pm1(..))
+}
+
+/// Switches the machine off.
+pub fn power_off_by(_values: &SleepValues) -> ! {
+    power_off()
 }
 
 /// Stops this CPU for good.

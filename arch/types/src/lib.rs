@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 pub mod cpumask;
+pub mod idle;
 pub mod regs;
 
 pub use cpumask::{AtomicCpuMask, CpuId, CpuMask, MAX_CPUS};
+pub use idle::IdleClock;
 pub use regs::Regs;
 
 /// What a TLB flush must drop.
@@ -16,6 +18,15 @@ pub enum Flush {
     All,
     /// The translations of one linear page, in every address space.
     Page(hypercalls::GuestVa),
+}
+
+/// What switches the machine off: the values of the firmware's registers, as whoever interprets its tables has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SleepValues {
+    /// For the two PM1 control registers.
+    Pm1(u16, u16),
+    /// The sleep type for the sleep control register of hardware-reduced ACPI.
+    Reduced(u8),
 }
 
 /// A guest address could not be read or written.

@@ -115,6 +115,22 @@ pub fn change_deadline(deadline: u64) -> bool {
     changed
 }
 
+/// Notes that this CPU has nothing to do from now on.
+pub fn enter_idle(now: u64) {
+    area().idle.enter(now);
+}
+
+/// Notes that this CPU has something to do from now on.
+#[inline]
+pub fn leave_idle(now: u64) {
+    area().idle.leave(now);
+}
+
+/// Returns how long a CPU has had nothing to do so far, in ns.
+pub fn idle_time(cpu: CpuId, now: u64) -> u64 {
+    area_of(cpu).idle.total(now)
+}
+
 /// Counts one unit of work; true when the call under way has done so many that it should stop at a continuation.
 #[inline]
 pub fn preempt_pending() -> bool {

@@ -21,7 +21,7 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
 
-use arch_types::{CpuId, Regs};
+use arch_types::{CpuId, IdleClock, Regs};
 
 use crate::layout;
 
@@ -73,8 +73,8 @@ pub struct CpuArea {
     pub xcr0: AtomicU64,
     /// Absolute time for which the one-shot timer is programmed, `u64::MAX` for none.
     pub deadline: AtomicU64,
-    /// Time spent idle, in ns.
-    pub idle_ns: AtomicU64,
+    /// Time spent idle.
+    pub idle: IdleClock,
 }
 
 const _: () = assert!((core::mem::offset_of!(CpuArea, regs) + size_of::<Regs>()).is_multiple_of(16));

@@ -4,6 +4,7 @@
 //! None of these returns, and each tries the next way when one has no effect.
 #![expect(unsafe_code, reason = "port I/O and a deliberate triple fault")]
 
+use arch_types::SleepValues;
 use spin::Once;
 use x86_64::instructions::{hlt, interrupts};
 
@@ -138,21 +139,50 @@ fn sleep_word(current: u16, kind: u8) -> u16 {
     current & !(SLEEP_TYPE | SLEEP_ENABLE) | u16::from(kind & 7) << 10
 }
 
+/// Writes a sleep type to the register of hardware-reduced ACPI, if there is one.
+fn reduced_off(power: &Power, kind: u8) {
+    if let Some(control) = power.sleep_control {
+        // SAFETY: the firmware's tables name this register for this purpose.
+        unsafe { port::write8(control, (kind & 7) << 2 | 1 << 5) };
+        clock::delay_ns(500 * MS);
+    }
+}
+
 /// Switches the machine off by the firmware's tables, if it can be.
 fn acpi_off() {
     let power = power();
     let Some((a, b)) = power.s5 else { return };
-    if let Some(control) = power.sleep_control {
-        // SAFETY: the firmware's tables name this register for this purpose.
-        unsafe { port::write8(control, a << 2 | 1 << 5) };
-        clock::delay_ns(500 * MS);
-    }
+    reduced_off(&power, a);
     enable_acpi(&power);
     // SAFETY: as above.
     let current = |port: Option<u16>| port.map_or(0, |p| unsafe { port::read16(p) });
     let words = (sleep_word(current(power.pm1a_control), a), sleep_word(current(power.pm1b_control), b));
     enter_sleep(&power, words.0, words.1);
     clock::delay_ns(500 * MS);
+}
+
+/// True when the machine has the registers for values of this kind.
+pub fn has_sleep_registers(values: &SleepValues) -> bool {
+    match values {
+        SleepValues::Pm1(..) => power().pm1a_control.is_some(),
+        SleepValues::Reduced(_) => power().sleep_control.is_some(),
+    }
+}
+
+/// Switches the machine off by the values that the firmware's tables have for it; when they have no effect, as
+/// [`power_off`] does.
+pub fn power_off_by(values: &SleepValues) -> ! {
+    interrupts::disable();
+    let power = power();
+    match *values {
+        SleepValues::Pm1(a, b) => {
+            enter_sleep(&power, a, b);
+            clock::delay_ns(500 * MS);
+        }
+        SleepValues::Reduced(kind) => reduced_off(&power, kind),
+    }
+    log::warn!("the values for switching off had no effect");
+    power_off()
 }
 
 /// Switches the machine off.
