@@ -151,11 +151,13 @@ pub fn ended(domain: &Domain, reason: ShutdownReason) {
         ShutdownReason::POWEROFF => {
             log::info!("dom0 has shut down: powering off");
             crate::console::flush();
+            let _ = crate::stop::others();
             arch::machine::power_off()
         }
         ShutdownReason::REBOOT | ShutdownReason::SUSPEND | ShutdownReason::SOFT_RESET => {
             log::info!("dom0 asks for a reboot: resetting the machine");
             crate::console::flush();
+            let _ = crate::stop::others();
             arch::machine::reset()
         }
         _ => after_crash("dom0 has crashed"),

@@ -21,6 +21,8 @@ pub const DEBUG: u8 = 29;
 pub const RUNSTATE: u8 = 30;
 /// A CPU's timers.
 pub const TIMERS: u8 = 32;
+/// What is known of power states.
+pub const POWER: u8 = 33;
 /// Wall clock.
 pub const WALLCLOCK: u8 = 34;
 /// Console input and the ring of log messages.

@@ -2,12 +2,14 @@
 //! The devices that are the hypervisor's own: console, interrupt controllers, clocks.
 #![expect(unsafe_code, reason = "takes over devices, once each")]
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use arch::platform::acpi::Platform;
 use arch::platform::serial::{self, Params};
 use arch::platform::{acpi, apic, clock, ioapic, machine, pic, rtc, timer};
 use boot::BootInfo;
 use boot::options::{Baud, Com1, Level, Options};
-use hypervisor::{console, host, time};
+use hypervisor::{console, firmware, host, time};
 
 use super::memory;
 
@@ -58,9 +60,17 @@ pub(super) fn configured_console(options: &Options) {
     console::init(filter(options.loglvl.limited), filter(options.guest_loglvl.limited));
 }
 
+/// Where a BIOS keeps the state of the keyboard's locks and shift keys.
+const BIOS_KEYBOARD_FLAGS: u64 = 0x417;
+
 /// Finds out what the machine has, and starts interrupt controller and clock of the boot CPU.
 pub(super) fn discover(info: &BootInfo) -> Platform {
     pic::disable();
+    if info.efi.is_none() {
+        // SAFETY: the BIOS's data area, in the first MiB, which is always mapped.
+        let flags = unsafe { memory::map(BIOS_KEYBOARD_FLAGS, 1).read_volatile() };
+        firmware::KEYBOARD_FLAGS.store(flags, Relaxed);
+    }
     let rsdp = info.rsdp.as_ref().map(|r| r.bytes());
     // SAFETY: `map` maps RAM, firmware tables and device registers, and nobody writes to the tables.
     let platform = unsafe { acpi::discover_mapped(rsdp, memory::map) };

@@ -82,9 +82,7 @@ fn hypertransport() -> Option<RangeInclusive<u64>> {
     if !arch::features::get().amd {
         return None;
     }
-    let signature = arch::features::cpuid(1, 0)[0];
-    let base = signature >> 8 & 0xf;
-    let family = if base == 0xf { base + (signature >> 20 & 0xff) } else { base };
+    let family = hypervisor::cpus::Model::here().family;
     // The last 12 GiB of 40 bits, and since family 17h of what the processor addresses.
     let bits = if family < 0x17 { 40 } else { arch::phys::maddr_bits() };
     let end = 1u64 << (bits - 12);

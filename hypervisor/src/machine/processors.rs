@@ -2,11 +2,14 @@
 //! The other CPUs: started one by one, each onto its own area, then idle until the scheduler has something for it.
 #![expect(unsafe_code, reason = "writes the trampoline and runs on it")]
 
+use alloc::vec::Vec;
+
 use arch::CpuId;
 use arch::platform::acpi::Platform;
 use arch::platform::{apic, smp};
 use boot::BootInfo;
 use boot::trampoline::{self, Params};
+use hypervisor::cpus::{self, Present};
 use hypervisor::{create, schedule};
 
 /// A stack for the few instructions between the trampoline and the CPU's own area.
@@ -25,10 +28,18 @@ extern "C" fn idle() -> ! {
     arch::entry::start_running()
 }
 
+/// Returns the CPUs that the firmware lists, this one first: they are numbered in this order.
+fn present(platform: &Platform, here: u32) -> Vec<Present> {
+    let all = || platform.cpus.iter().filter(|c| c.enabled).map(|c| Present { apic_id: c.apic_id, acpi_id: c.acpi_id });
+    let this = all().find(|c| c.apic_id == here).unwrap_or(Present { apic_id: here, acpi_id: u32::MAX });
+    core::iter::once(this).chain(all().filter(|c| c.apic_id != here)).collect()
+}
+
 /// Starts the CPUs that the firmware lists, as many as the options allow.
 pub(super) fn start_all(platform: &Platform, info: &BootInfo) {
     let here = apic::id();
     arch::cpu::area_of(CpuId(0)).apic_id.store(here, core::sync::atomic::Ordering::Relaxed);
+    cpus::note(present(platform, here));
     let enabled = platform.cpus.iter().filter(|c| c.enabled).count().max(1) as u32;
     let limit = super::command_line_options().cpu_limit(enabled);
     log::info!("{enabled} CPUs found, {limit} used");
@@ -39,9 +50,10 @@ pub(super) fn start_all(platform: &Platform, info: &BootInfo) {
         log::warn!("no free page below 640 KiB: the other CPUs are not started");
         return;
     };
-    let others = platform.cpus.iter().filter(|c| c.enabled && c.apic_id != here);
-    for (number, entry) in (1u16..).zip(others).take(limit as usize - 1) {
-        start_one(CpuId(number), entry.apic_id, page);
+    for number in 1..limit as u16 {
+        if let Some(cpu) = cpus::get(number.into()) {
+            start_one(CpuId(number), cpu.apic_id, page);
+        }
     }
     log::info!("{} CPUs run", arch::cpu::online().count());
 }

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `platform_op`: what the hardware domain tells and asks about the machine.
 
+mod cpus;
+mod firmware;
+mod power;
+
 use core::mem::offset_of;
 
 use hypercalls::platform::*;
 use hypercalls::{Errno, GuestPtr, HypercallNr, Result};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::dispatch::{Args, Outcome, SubOp, absent, run_sub, sub};
+use crate::dispatch::{Args, Outcome, SubOp, absent, refused, run_sub, sub};
 use crate::vcpu::Vcpu;
 use crate::{guest, time};
 
@@ -18,24 +22,26 @@ pub static OPS: [SubOp; 64] = {
         let a: Settime32 = read(arg)?;
         set_time(u64::from(a.secs), a.nsecs, a.system_time)
     });
-    t[31] = absent("add_memtype");
-    t[32] = absent("del_memtype");
+    // The caches' attributes are the firmware's and the hypervisor's.
+    t[31] = refused("add_memtype", Errno::ENOSYS);
+    t[32] = refused("del_memtype", Errno::ENOSYS);
     t[33] = absent("read_memtype");
     t[35] = absent("microcode_update");
-    t[39] = absent("platform_quirk");
-    t[48] = absent("get_cpu_version");
+    t[39] = sub("platform_quirk", platform_quirk);
+    t[48] = sub("get_cpu_version", cpus::get_cpu_version);
     t[49] = absent("efi_runtime_call");
-    t[50] = sub("firmware_info", firmware_info);
-    t[51] = absent("enter_acpi_sleep");
-    t[52] = absent("change_freq");
-    t[53] = absent("getidletime");
-    t[54] = sub("set_processor_pminfo", set_processor_pminfo);
-    t[55] = absent("get_cpuinfo");
-    t[56] = absent("cpu_online");
-    t[57] = absent("cpu_offline");
-    t[58] = absent("cpu_hotadd");
-    t[59] = absent("mem_hotadd");
-    t[60] = absent("core_parking");
+    t[50] = sub("firmware_info", firmware::firmware_info);
+    t[51] = sub("enter_acpi_sleep", power::enter_acpi_sleep);
+    // Only for a hardware domain that controls frequencies itself.
+    t[52] = refused("change_freq", Errno::ENOSYS);
+    t[53] = sub("getidletime", cpus::getidletime);
+    t[54] = sub("set_processor_pminfo", power::set_processor_pminfo);
+    t[55] = sub("get_cpuinfo", cpus::get_cpuinfo);
+    t[56] = sub("cpu_online", cpus::cpu_online);
+    t[57] = sub("cpu_offline", cpus::cpu_offline);
+    t[58] = refused("cpu_hotadd", Errno::EOPNOTSUPP);
+    t[59] = refused("mem_hotadd", Errno::EOPNOTSUPP);
+    t[60] = sub("core_parking", cpus::core_parking);
     t[61] = absent("resource_op");
     t[62] = sub("settime64", |_, arg| {
         let a: Settime64 = read(arg)?;
@@ -44,7 +50,7 @@ pub static OPS: [SubOp; 64] = {
         }
         set_time(a.secs, a.nsecs, a.system_time)
     });
-    t[63] = absent("get_symbol");
+    t[63] = sub("get_symbol", get_symbol);
     t
 };
 
@@ -65,10 +71,20 @@ fn checked(vcpu: &Vcpu, arg: u64) -> Result<i64> {
     run_sub(vcpu, HypercallNr::PLATFORM_OP, &OPS, u64::from(cmd), arg)
 }
 
+/// Returns where the union is.
+fn union_of<T>(arg: u64) -> Result<GuestPtr<T>> {
+    let union = GuestPtr::<u8>::new(arg).va(offset_of!(PlatformOp, u) as u64);
+    Ok(union.ok_or(Errno::EFAULT)?.into())
+}
+
 /// Reads the beginning of the union.
 fn read<T: FromBytes + IntoBytes>(arg: u64) -> Result<T> {
-    let union = GuestPtr::<u8>::new(arg).va(offset_of!(PlatformOp, u) as u64);
-    guest::read(union.ok_or(Errno::EFAULT)?.into())
+    guest::read(union_of(arg)?)
+}
+
+/// Writes the beginning of the union back.
+fn write<T: IntoBytes + Immutable>(arg: u64, value: &T) -> Result<()> {
+    guest::write(union_of(arg)?, value)
 }
 
 /// Sets the wall clock. A time that 64 bits of nanoseconds cannot hold becomes the latest one that they can.
@@ -78,39 +94,26 @@ fn set_time(secs: u64, nsecs: u32, system_time: u64) -> Result<i64> {
     Ok(0)
 }
 
-/// Nothing was asked of the firmware before it was gone, so there is nothing to tell.
-fn firmware_info(_: &Vcpu, arg: u64) -> Result<i64> {
-    let a: FirmwareInfo = read(arg)?;
-    Err(match a.kind {
-        FirmwareType::DISK_INFO
-        | FirmwareType::DISK_MBR_SIGNATURE
-        | FirmwareType::VBEDDC_INFO
-        | FirmwareType::KBD_SHIFT_FLAGS => Errno::ESRCH,
-        FirmwareType::EFI_INFO => Errno::ENOSYS,
-        _ => Errno::EINVAL,
-    })
-}
-
-/// Frequencies, idle states and throttling are left to the firmware; of the capabilities that the kernel is about to tell
-/// the firmware, those that would make it control them are taken away.
-fn set_processor_pminfo(_: &Vcpu, arg: u64) -> Result<i64> {
-    let a: SetProcessorPminfo = read(arg)?;
-    match a.kind {
-        PmInfoType::CX | PmInfoType::PX | PmInfoType::TX => Err(Errno::ENOSYS),
-        PmInfoType::PDC => clear_capabilities(GuestPtr::new(a.u[0])),
+/// What the hardware domain knows of odd chipsets. Interrupts are never moved about without being asked, and registers of
+/// interrupt controllers are selected anew for each access, so there is nothing to change.
+fn platform_quirk(_: &Vcpu, arg: u64) -> Result<i64> {
+    let a: PlatformQuirk = read(arg)?;
+    match a.quirk_id {
+        QUIRK_NOIRQBALANCING | QUIRK_IOAPIC_BAD_REGSEL | QUIRK_IOAPIC_GOOD_REGSEL => Ok(0),
         _ => Err(Errno::EINVAL),
     }
 }
 
-/// The revision of the capabilities buffer: `{revision, count, bits}`.
-const PDC_REVISION: u32 = 1;
-
-fn clear_capabilities(buffer: GuestPtr<u32>) -> Result<i64> {
-    let revision: u32 = guest::read_at(buffer, 0)?;
-    let count: u32 = guest::read_at(buffer, 1)?;
-    if revision != PDC_REVISION || count == 0 {
-        return Err(Errno::EINVAL);
+/// The image holds no symbols: the list of them ends where it starts.
+fn get_symbol(_: &Vcpu, arg: u64) -> Result<i64> {
+    let mut a: SymData = read(arg)?;
+    if a.symnum != 0 {
+        return Err(Errno::ERANGE);
     }
-    guest::write_at(buffer, 2, &0u32)?;
+    if a.namelen != 0 {
+        guest::write(a.name, &0u8)?;
+    }
+    (a.namelen, a.address, a.kind) = (1, 0, 0);
+    write(arg, &a)?;
     Ok(0)
 }

@@ -22,6 +22,7 @@ use super::guest::{self, CALL, Guest, HANDLER, TABLES, VCPUS, args_of, va};
 use super::vcpus;
 use super::{audit, end};
 use crate::construct::{self, Dom0, Failure};
+use crate::cpus::Present;
 use crate::create::Config;
 use crate::emulate::io::PortSet;
 use crate::io_rights::{IoRights, message_range};
@@ -55,6 +56,7 @@ pub fn new_machine(frames: u64, cpus: u16) -> Machine {
     // Left behind by a test that failed: their frames are another machine's.
     core::mem::forget((domain::take_all(), schedule::take_all(), host::take_dummy_info()));
     timers::forget_all();
+    crate::cpus::note((0..u32::from(cpus)).map(|n| Present { apic_id: n, acpi_id: n + 1 }).collect());
     // What was typed on another machine.
     let _ = console::read_input(usize::MAX, |_, _| Ok(()));
     let ram = E820Entry { addr: 0, size: frames << 12, kind: E820Type::RAM };

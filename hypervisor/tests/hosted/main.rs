@@ -3,5 +3,6 @@
 
 mod boot;
 mod continuations;
+mod platform;
 mod random;
 mod ways;
