@@ -49,6 +49,15 @@ pub struct Consoles {
     pub vga: bool,
 }
 
+/// How what is typed changes between the hypervisor and dom0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conswitch {
+    /// The letter that is pressed with Ctrl three times; `None` for no switch.
+    pub letter: Option<u8>,
+    /// dom0 gets the input as soon as it is built.
+    pub to_dom0: bool,
+}
+
 /// All options, with the C hypervisor's defaults; but what the machine is and how dom0 is built is told unasked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -56,6 +65,12 @@ pub struct Options {
     pub com1: Com1,
     /// Where messages go.
     pub console: Consoles,
+    /// Who gets what is typed.
+    pub conswitch: Conswitch,
+    /// How many bytes of messages are kept.
+    pub conring_size: u64,
+    /// What dom0 prints is kept with them.
+    pub console_to_ring: bool,
     /// How much memory dom0 gets.
     pub dom0_mem: Dom0Mem,
     /// How many vCPUs dom0 gets.
@@ -90,6 +105,9 @@ impl Default for Options {
         Self {
             com1: Com1::default(),
             console: Consoles { com1: true, vga: true },
+            conswitch: Conswitch { letter: Some(b'a'), to_dom0: true },
+            conring_size: 128 << 10,
+            console_to_ring: false,
             dom0_mem: Dom0Mem::default(),
             dom0_max_vcpus: Dom0Vcpus::default(),
             loglvl: Levels { always: Level::Info, limited: Level::Info },
@@ -200,9 +218,17 @@ struct Spec {
 const BOOL: &str = "a boolean: nothing, yes/no, on/off, true/false, enable/disable, 1/0";
 const LEVELS: &str = "LEVEL[/RATE-LIMITED LEVEL] of none, error, warning, info, debug, all";
 
-const SPECS: [Spec; 15] = [
+const SPECS: [Spec; 18] = [
     value("com1", com1::ACCEPTED, |o, v| com1::parse(v).map(|c| o.com1 = c)),
     value("console", "a list of com1, vga; or none", |o, v| consoles(v).map(|c| o.console = c)),
+    boolean("console_to_ring", |o| &mut o.console_to_ring),
+    value("conring_size", "a size", |o, v| {
+        o.conring_size = whole_size(v)?;
+        Ok(())
+    }),
+    value("conswitch", "a letter; x behind it leaves the input with the hypervisor", |o, v| {
+        conswitch(v).map(|c| o.conswitch = c)
+    }),
     value("debug", "panic-at-boot or trap-at-boot, for tests of the report", |o, v| {
         failure(v).map(|f| o.debug = Some(f))
     }),
@@ -321,6 +347,25 @@ fn consoles(value: &str) -> Result<Consoles, Refusal> {
         }
     }
     Ok(consoles)
+}
+
+fn whole_size(value: &str) -> Result<u64, Refusal> {
+    match parse::size(value)? {
+        (bytes, "") => Ok(bytes),
+        _ => Err(Refusal::Malformed),
+    }
+}
+
+fn conswitch(value: &str) -> Result<Conswitch, Refusal> {
+    let mut chars = value.chars();
+    let (letter, rest) = (chars.next(), chars.as_str());
+    match (letter, rest) {
+        _ if value == "no" => Ok(Conswitch { letter: None, to_dom0: true }),
+        (Some(letter), "" | "x") if letter.is_ascii_alphabetic() => {
+            Ok(Conswitch { letter: Some(letter as u8), to_dom0: rest.is_empty() })
+        }
+        _ => Err(Refusal::Malformed),
+    }
 }
 
 #[cfg(test)]

@@ -3,29 +3,35 @@
 //!
 //! Messages of the hypervisor come through the `log` crate, each line with a prefix, and are kept in a [`LogRing`]
 //! too. Lines that a guest causes (their target or text begins with `d<number>`) are limited in number. A message that
-//! comes while dom0 is in the middle of a line starts a line of its own.
+//! comes while dom0 is in the middle of a line starts a line of its own. What is typed goes to dom0 or to the
+//! hypervisor's own console ([`crate::keys`]), as a [`Receiver`] says.
 //!
 //! All of this works before there is a heap and before a CPU knows its number. After [`panic_mode`] nothing waits for a lock.
 //!
 //! # Locking
-//! `OUTPUT` is held around writes to the line, so that lines stay whole; `INPUT` around the input ring. Both are plain
-//! spin locks, because ranks are checked by CPU number; they are innermost but for the line's own.
+//! `OUTPUT` is held around writes to the line, so that lines stay whole; those of [`receive`] around what is typed. All are
+//! plain spin locks, because ranks are checked by CPU number; they are innermost but for the line's own.
 
 mod input;
 mod limit;
+mod receive;
+mod switch;
 
 use core::fmt::{self, Write as _};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use alloc::boxed::Box;
+use arch::cpu::{self, Work};
 use arrayvec::ArrayString;
-use hypercalls::{Result, Virq};
+use hypercalls::Virq;
 use log::{LevelFilter, Metadata, Record};
 use spin::mutex::{Mutex, MutexGuard};
 
-use self::input::InputRing;
 use self::limit::{Limiter, domain_of};
-use crate::events;
+pub use self::receive::{give_input, input_to, read_input, set_switch};
+pub use self::switch::Receiver;
 use crate::log_ring::LogRing;
+use crate::{events, keys, snapshot};
 
 /// What each line of the hypervisor's begins with.
 const PREFIX: &str = "(xenith) ";
@@ -43,9 +49,12 @@ struct Output {
 
 static OUTPUT: Mutex<Output, arch::sync::Relax> =
     Mutex::new(Output { ring: LogRing::new(), limiter: Limiter::new(), in_line: false });
-static INPUT: Mutex<InputRing, arch::sync::Relax> = Mutex::new(InputRing::new());
 
 static PANICKING: AtomicBool = AtomicBool::new(false);
+/// There are messages of which whoever reads them has not been told.
+static NEWS: AtomicBool = AtomicBool::new(false);
+/// What dom0 prints is kept with the messages.
+static KEEP_GUESTS: AtomicBool = AtomicBool::new(false);
 static LEVEL: AtomicUsize = AtomicUsize::new(LevelFilter::Info as usize);
 static GUEST_LEVEL: AtomicUsize = AtomicUsize::new(LevelFilter::Info as usize);
 
@@ -128,6 +137,26 @@ fn say(mut output: Option<&mut Output>, domain: Option<u16>, text: &str) {
     emit(output, text);
 }
 
+/// Writes a message whatever the levels say: an answer to somebody at the console.
+pub fn print(text: fmt::Arguments<'_>) {
+    let mut message = Message::default();
+    // `Message` takes everything.
+    let _ = message.write_fmt(text);
+    emit(output().as_deref_mut(), &message.text);
+}
+
+/// Writes bytes to the line as they are; they are not kept.
+pub fn print_raw(bytes: &[u8]) {
+    let _whole_lines = output();
+    arch::console::write(bytes);
+}
+
+/// Returns the levels up to which messages appear: of the hypervisor's own doings, and of what guests do.
+pub fn levels() -> [LevelFilter; 2] {
+    let level = |of: &AtomicUsize| LevelFilter::iter().nth(of.load(Relaxed)).unwrap_or(LevelFilter::Trace);
+    [level(&LEVEL), level(&GUEST_LEVEL)]
+}
+
 /// Writes a message, line by line, to the serial line and into the ring.
 fn emit(output: Option<&mut Output>, text: &str) {
     let (mut ring, in_line) = match output {
@@ -144,6 +173,14 @@ fn emit(output: Option<&mut Output>, text: &str) {
                 ring.push(part.as_bytes());
             }
         }
+    }
+    announce_news();
+}
+
+/// Lets the domain that reads the messages know, on this CPU's way out of the hypervisor, that there are more.
+fn announce_news() {
+    if !NEWS.swap(true, Relaxed) && cpu::started() {
+        cpu::raise_here(Work::CONSOLE);
     }
 }
 
@@ -175,47 +212,41 @@ pub fn guest_output(bytes: &[u8]) {
     arch::console::write(bytes);
     if let Some(output) = output.as_deref_mut() {
         output.in_line = *last != b'\n';
-    }
-}
-
-/// Fetches what has been typed, and tells dom0 that there is something to read.
-#[inline(never)]
-pub fn input() {
-    let mut buffer = [0; 64];
-    let mut any = false;
-    // A line that never falls silent does not keep this CPU.
-    for _ in 0..16 {
-        let count = arch::console::read(&mut buffer);
-        let Some(bytes) = buffer.get(..count).filter(|b| !b.is_empty()) else {
-            break;
-        };
-        INPUT.lock().push(bytes);
-        any = true;
-    }
-    if any {
-        events::send_global_virq(Virq::CONSOLE);
-    }
-}
-
-/// Hands at most `most` bytes of what was typed to `take`, in parts, each with its offset; what `take` took is gone.
-/// Returns how many there were.
-///
-/// # Errors
-/// That of `take`: the part it failed on stays.
-pub fn read_input(most: usize, mut take: impl FnMut(usize, &[u8]) -> Result<()>) -> Result<usize> {
-    let mut input = INPUT.lock();
-    let mut done = 0;
-    while done < most {
-        let part = input.first();
-        let count = part.len().min(most - done);
-        if count == 0 {
-            break;
+        if KEEP_GUESTS.load(Relaxed) {
+            output.ring.push(bytes);
+            announce_news();
         }
-        take(done, part.get(..count).unwrap_or(&[]))?;
-        input.consume(count);
-        done += count;
     }
-    Ok(done)
+}
+
+/// Does what is due on this CPU: passes on what was typed, goes on with dumps, tells of new messages.
+#[inline(never)]
+pub fn work() {
+    snapshot::answer();
+    receive::input();
+    keys::run();
+    if NEWS.swap(false, Relaxed) {
+        events::send_global_virq(Virq::CON_RING);
+    }
+}
+
+/// Keeps at least so many bytes of messages from now on, as far as there is memory, and what dom0 prints too if that is
+/// wanted.
+pub fn keep(bytes: usize, guests: bool) {
+    KEEP_GUESTS.store(guests, Relaxed);
+    let size = bytes.checked_next_power_of_two().unwrap_or(1 << 31).min(1 << 31);
+    let mut storage = alloc::vec::Vec::new();
+    if storage.try_reserve_exact(size).is_err() {
+        log::warn!("no memory for {size} bytes of messages");
+        return;
+    }
+    storage.resize(size, 0);
+    let storage: Box<[u8]> = storage.into();
+    if let Some(mut output) = output()
+        && output.ring.size() < size
+    {
+        output.ring.enlarge(storage);
+    }
 }
 
 /// Copies messages from number `from` on, as [`LogRing::read`].
@@ -223,10 +254,15 @@ pub fn read_log(from: u32, buffer: &mut [u8]) -> (usize, u32) {
     output().map_or((0, from), |output| output.ring.read(from, buffer))
 }
 
-/// Forgets the messages that are kept.
-pub fn clear_log() {
+/// Returns the numbers of the oldest message's first byte and of the next byte that will be written.
+pub fn log_range() -> (u32, u32) {
+    output().map_or((0, 0), |output| output.ring.range())
+}
+
+/// Forgets the messages before a number.
+pub fn forget_log(before: u32) {
     if let Some(mut output) = output() {
-        output.ring.clear();
+        output.ring.forget_before(before);
     }
 }
 

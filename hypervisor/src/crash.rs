@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The end of a domain that broke a rule, and what a domain's end means for the machine.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use arch::{Regs, context};
+use arch::Regs;
 use hypercalls::sched::ShutdownReason;
 use hypercalls::{GuestVa, Virq};
 
 use crate::domain::Domain;
+use crate::events;
+use crate::keys::Text;
+use crate::snapshot::Snapshot;
 use crate::vcpu::Vcpu;
-use crate::{events, guest};
 
 /// The rule that was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,69 +70,13 @@ pub fn report(vcpu: &Vcpu, regs: &Regs) {
 
 /// Writes a vCPU's registers, stack, code and the page-table walk of what it was doing to the log.
 pub fn dump(vcpu: &Vcpu, regs: &Regs) {
-    let mode = if context::kernel_mode() { "kernel" } else { "user" };
-    log::error!("vector {:#x} error code {:#x} in guest {mode} mode", regs.vector, regs.error_code);
-    log::error!(
-        "rip {:04x}:{:016x} rflags {:08x} rsp {:04x}:{:016x}",
-        regs.cs,
-        regs.rip,
-        regs.rflags,
-        regs.ss,
-        regs.rsp
-    );
-    log::error!("rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", regs.rax, regs.rbx, regs.rcx, regs.rdx);
-    log::error!("rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}", regs.rsi, regs.rdi, regs.rbp, regs.r8);
-    log::error!("r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", regs.r9, regs.r10, regs.r11, regs.r12);
-    log::error!(
-        "r13 {:016x} r14 {:016x} r15 {:016x} cr2 {:016x}",
-        regs.r13,
-        regs.r14,
-        regs.r15,
-        vcpu.cr2.load(Relaxed)
-    );
-    log::error!(
-        "fs base {:016x} gs base {:016x} other gs base {:016x} kernel root {} user root {:#x}",
-        context::fs_base(),
-        context::gs_base(),
-        context::other_gs_base(),
-        vcpu.kernel_mfn(),
-        vcpu.user_root.load(Relaxed),
-    );
-    dump_code(regs);
-    dump_stack(regs);
+    let mut text = Text::new();
+    let _ = write!(text, "{}", Snapshot::of_current(vcpu, regs));
+    while let Some(line) = text.next_line() {
+        log::error!("{line}");
+    }
     dump_walk(vcpu, "rip", regs.rip);
     dump_walk(vcpu, "cr2", vcpu.cr2.load(Relaxed));
-}
-
-struct Hex<'a>(&'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
-    }
-}
-
-fn dump_code(regs: &Regs) {
-    let mut code = [0; 15];
-    let len = guest::fetch(GuestVa(regs.rip), &mut code);
-    log::error!("code at rip:{}", Hex(code.get(..len).unwrap_or(&[])));
-}
-
-fn dump_stack(regs: &Regs) {
-    for line in 0..8u64 {
-        let mut words = [0u64; 4];
-        for (n, word) in (0u64..).zip(words.iter_mut()) {
-            let at = regs.rsp.wrapping_add(line * 32 + n * 8);
-            match arch::guest::read_u64(GuestVa(at)) {
-                Ok(value) => *word = value,
-                Err(_) => {
-                    log::error!("stack: {at:#x} cannot be read");
-                    return;
-                }
-            }
-        }
-        log::error!("stack: {:016x} {:016x} {:016x} {:016x}", words[0], words[1], words[2], words[3]);
-    }
 }
 
 fn dump_walk(vcpu: &Vcpu, name: &str, va: u64) {

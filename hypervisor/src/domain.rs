@@ -113,6 +113,11 @@ pub fn find(id: DomId) -> Option<Arc<Domain>> {
     DOMAINS.read().get(&id.0).cloned()
 }
 
+/// Returns the domain with the lowest number that is at least this.
+pub fn next(id: DomId) -> Option<Arc<Domain>> {
+    DOMAINS.read().range(id.0..).next().map(|(_, domain)| domain.clone())
+}
+
 /// Adds a domain to those that can be found.
 pub fn publish(domain: Arc<Domain>) {
     DOMAINS.write().insert(domain.id.0, domain);

@@ -5,7 +5,7 @@ use arch::cpu::{self, Work};
 use arch::{Regs, context, entry};
 
 use crate::traps::{DEBUG, GENERAL_PROTECTION, NMI, PAGE_FAULT};
-use crate::{bounce, current, registers, stop};
+use crate::{bounce, current, registers, snapshot, stop};
 
 /// Vector of the serial line's interrupt.
 pub const CONSOLE_VECTOR: u8 = arch::platform::VECTOR_IRQ_FIRST;
@@ -14,6 +14,7 @@ pub const CONSOLE_VECTOR: u8 = arch::platform::VECTOR_IRQ_FIRST;
 pub fn hypervisor_exception(regs: &mut Regs) -> entry::AfterFault {
     if regs.vector == NMI {
         stop::here_if_asked();
+        snapshot::answer_nmi(regs, false, crate::panic::return_addresses(regs.rbp));
         return entry::AfterFault::Resume;
     }
     if regs.vector == DEBUG {

@@ -32,6 +32,7 @@ pub mod initialise;
 #[cfg(target_os = "none")]
 pub mod interrupts;
 pub mod io_rights;
+pub mod keys;
 pub mod log_ring;
 pub mod machine_map;
 pub mod mmu;
@@ -48,6 +49,7 @@ pub mod registers;
 pub mod runstate;
 pub mod schedule;
 pub mod shared;
+pub mod snapshot;
 pub mod stop;
 #[cfg(not(target_os = "none"))]
 pub mod testing;

@@ -14,7 +14,7 @@ mod processors;
 use arch::Regs;
 use boot::options::{Failure, Options};
 use boot::{BootInfo, options};
-use hypervisor::{console, crash, interrupts, panic, schedule, traps};
+use hypervisor::{console, crash, interrupts, keys, panic, schedule, traps};
 use spin::{Mutex, Once};
 
 #[global_allocator]
@@ -84,6 +84,8 @@ extern "C" fn xenith_start(magic: u32, info_maddr: u32) -> ! {
 
 extern "C" fn on_own_tables() -> ! {
     memory::start_allocators();
+    devices::complete_console(command_line_options());
+    keys::HEAP_USAGE.call_once(|| || HEAP.usage());
     let info = INFO.lock();
     hypervisor::ops::version::COMMAND_LINE.call_once(|| info.cmdline().into());
     let platform = devices::discover(&info);
@@ -97,6 +99,9 @@ extern "C" fn on_own_tables() -> ! {
     memory::free_modules();
     let (used, size) = HEAP.usage();
     log::info!("{} MiB free, heap {} of {} KiB used", mm::buddy::free_frames() >> 8, used >> 10, size >> 10);
+    if command_line_options().conswitch.to_dom0 {
+        console::give_input(console::Receiver::Dom0);
+    }
     log::info!("starting dom0 after {} ms", arch::time::now() / 1_000_000);
     schedule::cpu_online(arch::cpu::this_cpu());
     arch::entry::start_running()

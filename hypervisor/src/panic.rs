@@ -4,12 +4,13 @@
 //! Addresses of the backtrace are resolved by `cargo xtask` from `xenith-syms`, or by hand with `addr2line`.
 #![expect(unsafe_code, reason = "walks the stack, and the register frame of this CPU")]
 
+use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use arch::Regs;
 use arch::cpu_area::area;
 
-use crate::{console, crash, current, stop};
+use crate::{console, crash, current, snapshot, stop};
 
 /// The CPU that has failed plus one, 0 while none has; and how many times.
 static FAILED: AtomicU32 = AtomicU32::new(0);
@@ -33,14 +34,20 @@ pub fn fault(regs: &Regs) -> ! {
         regs.rflags,
         arch::context::fault_address()
     );
-    log::error!("rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", regs.rax, regs.rbx, regs.rcx, regs.rdx);
-    log::error!("rsi {:016x} rdi {:016x} rbp {:016x} r8  {:016x}", regs.rsi, regs.rdi, regs.rbp, regs.r8);
-    log::error!("r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", regs.r9, regs.r10, regs.r11, regs.r12);
-    log::error!("r13 {:016x} r14 {:016x} r15 {:016x}", regs.r13, regs.r14, regs.r15);
+    log::error!("{}", General(regs));
     log::error!("backtrace:");
     log::error!("  {:#x} failed", regs.rip);
     backtrace(regs.rbp);
     crash::after_crash("the hypervisor has failed")
+}
+
+/// The general registers, in lines.
+struct General<'a>(&'a Regs);
+
+impl fmt::Display for General<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        snapshot::write_general(f, self.0)
+    }
 }
 
 /// Reports a panic and ends the machine's life.
@@ -88,23 +95,26 @@ fn where_it_runs() {
     }
 }
 
+fn backtrace(rbp: u64) {
+    return_addresses(rbp).for_each(|rip| log::error!("  {rip:#x}"));
+}
+
 /// Follows frame pointers as long as they stay on this CPU's stacks.
-fn backtrace(mut rbp: u64) {
-    if !arch::cpu::started() {
-        return;
-    }
-    let base = arch::cpu_area::base(arch::cpu::this_cpu());
-    let stacks = base..base + arch::layout::CPU_STRIDE - 16;
-    for _ in 0..32 {
+pub fn return_addresses(mut rbp: u64) -> impl Iterator<Item = u64> {
+    let stacks = if arch::cpu::started() {
+        let base = arch::cpu_area::base(arch::cpu::this_cpu());
+        base..base + arch::layout::CPU_STRIDE - 16
+    } else {
+        0..0
+    };
+    let next = move || {
         if !stacks.contains(&rbp) || rbp & 7 != 0 {
-            return;
+            return None;
         }
         // SAFETY: within this CPU's area and aligned; unmapped guard pages would fault, which ends in `halt`.
         let (next, rip) = unsafe { (*(rbp as *const u64), *((rbp + 8) as *const u64)) };
-        log::error!("  {rip:#x}");
-        if next <= rbp {
-            return;
-        }
-        rbp = next;
-    }
+        rbp = if next > rbp { next } else { 0 };
+        Some(rip)
+    };
+    core::iter::from_fn(next).take(32)
 }

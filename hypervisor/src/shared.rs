@@ -114,6 +114,13 @@ pub fn write_guest_frame(frame: &mm::PageRef, offset: usize, bytes: &[u8]) {
     }
 }
 
+/// Reads the word of a guest's frame at an offset, which is rounded down to a multiple of 8.
+pub fn read_guest_frame(frame: &mm::PageRef, offset: usize) -> u64 {
+    // SAFETY: the reference proves that the frame is RAM and keeps it during the access.
+    let view = unsafe { SharedFrame::new(frame.mfn(), 0) };
+    view.u64(offset & (PAGE_SIZE - 8)).load(Ordering::Relaxed)
+}
+
 /// A place that holds a [`SharedFrame`] and may be pointed at another one.
 #[derive(Debug)]
 pub struct SharedSlot(AtomicU64);

@@ -14,6 +14,7 @@ use arch::{CpuId, MAX_CPUS, cpu};
 use hypercalls::Virq;
 use mm::Lock;
 
+use crate::keys::{self, Text, line};
 use crate::vcpu::Vcpu;
 use crate::{current, events, rank, schedule, time};
 
@@ -205,6 +206,7 @@ pub fn reprogram() {
 fn program(here: CpuId, first: Option<(u64, u32)>) {
     let refresh = current::vcpu().map_or(u64::MAX, |vcpu| vcpu.time_due.load(Relaxed));
     let next = first.map_or(u64::MAX, |(deadline, _)| deadline).min(schedule::slice_end(here)).min(refresh);
+    let next = next.min(keys::due_on(here));
     if cpu::change_deadline(next) {
         arch::timer::program((next != u64::MAX).then_some(next));
     }
@@ -228,6 +230,9 @@ pub fn run() {
         }
     };
     schedule::check_slice(here, now);
+    if keys::due_on(here) <= now {
+        cpu::raise_here(cpu::Work::CONSOLE);
+    }
     if let Some(vcpu) = current::vcpu() {
         time::refresh(vcpu, now);
     }
@@ -246,6 +251,27 @@ fn fire(vcpu: &Vcpu, kind: u32, now: u64) {
             }
         }
         _ => schedule::wake_poller(vcpu),
+    }
+}
+
+/// Timers of one CPU that are told about; the others are counted.
+const TOLD: usize = 24;
+
+/// Writes which timers a CPU has.
+pub(crate) fn describe(cpu: CpuId, to: &mut Text) {
+    use core::fmt::Write as _;
+    let Some(queue) = queue(cpu).try_lock() else {
+        line!(to, "  busy");
+        return;
+    };
+    let now = arch::time::now();
+    for &(deadline, timer) in queue.heap.iter().take(TOLD) {
+        let kind = ["single shot", "periodic", "poll"].get((timer % KINDS) as usize).unwrap_or(&"?");
+        let in_us = deadline.cast_signed().wrapping_sub(now.cast_signed()) / 1000;
+        line!(to, "  {kind} of unit {} in {in_us} us", timer / KINDS);
+    }
+    if queue.heap.len() > TOLD {
+        line!(to, "  and {} more", queue.heap.len() - TOLD);
     }
 }
 

@@ -14,7 +14,7 @@ use hypercalls::vm_assist::VmAssistType;
 
 use crate::bounce::{self, Extra};
 use crate::vcpu::Vcpu;
-use crate::{console, crash, current, mmu, privileged, quirks, registers, schedule, stop, timers};
+use crate::{console, crash, current, mmu, privileged, quirks, registers, schedule, snapshot, stop, timers};
 
 pub(crate) const DEBUG: u32 = 1;
 pub(crate) const NMI: u32 = 2;
@@ -51,7 +51,9 @@ pub fn guest_exception(regs: &mut Regs) {
         }
         NMI => {
             stop::here_if_asked();
-            log::warn!("an NMI interrupted d{}v{}", vcpu.domid.0, vcpu.id.0);
+            if !snapshot::answer_nmi(regs, true, core::iter::empty()) {
+                log::warn!("an NMI interrupted d{}v{}", vcpu.domid.0, vcpu.id.0);
+            }
         }
         MACHINE_CHECK => panic!("machine check"),
         entry::VECTOR_SYSENTER => system_call(vcpu, regs, &vcpu.sysenter, GENERAL_PROTECTION),
@@ -167,7 +169,7 @@ pub fn exit_work(regs: &mut Regs) {
         timers::run();
     }
     if work.contains(Work::CONSOLE) {
-        console::input();
+        console::work();
     }
     let must_choose = match current::vcpu() {
         Some(vcpu) if vcpu.runnable() => false,

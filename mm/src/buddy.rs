@@ -29,7 +29,8 @@ struct Buddy {
     heads: [[u32; ORDERS]; ZONES],
     /// For each zone, which orders have free blocks.
     present: [u32; ZONES],
-    free: u64,
+    /// For each zone, how many frames are free.
+    free: [u64; ZONES],
     total: u64,
 }
 
@@ -42,7 +43,7 @@ const fn zone_of(mfn: Mfn) -> usize {
 
 impl Buddy {
     const fn new() -> Self {
-        Self { heads: [[NONE; ORDERS]; ZONES], present: [0; ZONES], free: 0, total: 0 }
+        Self { heads: [[NONE; ORDERS]; ZONES], present: [0; ZONES], free: [0; ZONES], total: 0 }
     }
 
     fn link(&mut self, mfn: Mfn, frame: &Frame, order: u8) {
@@ -78,7 +79,7 @@ impl Buddy {
 
     /// Puts a block of frames, already marked free, back and merges it with its buddies.
     fn insert(&mut self, mut mfn: Mfn, mut order: u8) {
-        self.free += 1 << order;
+        self.free[zone_of(mfn)] += 1 << order;
         while order < MAX_ORDER {
             let other = Mfn(mfn.0 ^ 1 << order);
             if zone_of(other) != zone_of(mfn) {
@@ -113,7 +114,7 @@ impl Buddy {
                     self.link(upper, f, have);
                 }
             }
-            self.free -= 1 << order;
+            self.free[zone] -= 1 << order;
             return Some(mfn);
         }
         None
@@ -136,7 +137,7 @@ impl Buddy {
             let frame = frame::get(Mfn(next))?;
             let order = frame.head_order()?;
             self.unlink(Mfn(next), frame, order);
-            self.free -= 1 << order;
+            self.free[zone_of(Mfn(next))] -= 1 << order;
             next += 1 << order;
         }
         blocks(Mfn(start + count), Mfn(at)).for_each(|(mfn, order)| self.insert(mfn, order));
@@ -246,7 +247,14 @@ pub fn add_ram(start: Mfn, end: Mfn) {
 
 /// Returns how many frames are free.
 pub fn free_frames() -> u64 {
-    BUDDY.lock().free
+    BUDDY.lock().free.iter().sum()
+}
+
+/// Returns how many frames are free whose addresses have at most so many bits, counting every frame above 2^44 as one of 44
+/// bits.
+pub fn free_frames_below(address_bits: u32) -> u64 {
+    let zones = (address_bits.saturating_sub(hypercalls::addr::PAGE_SHIFT) as usize).min(ZONES - 1);
+    BUDDY.lock().free.iter().take(zones + 1).sum()
 }
 
 /// Returns how many frames of RAM there are.

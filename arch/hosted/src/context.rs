@@ -264,6 +264,12 @@ pub fn set_tsc_aux(value: u32) {
     area().tsc_aux.store(value, Relaxed);
 }
 
+/// Returns a copy of the registers of the guest that this CPU has interrupted and goes back to.
+pub fn frame() -> Regs {
+    // SAFETY: this CPU's frame, which only its own thread touches; it is copied, not kept.
+    unsafe { *area().regs.get() }
+}
+
 /// Returns the selectors of DS, ES, FS and GS as loaded now.
 pub fn current_selectors() -> [u16; 4] {
     *locked(&area().selectors)

@@ -4,8 +4,8 @@
 #![expect(unsafe_code, reason = "finds the event mask in machine memory")]
 
 use crate::area::{self, area};
-use crate::ipi;
-use arch_types::{CpuId, CpuMask, MAX_CPUS};
+use crate::{ipi, timer, tlb};
+use arch_types::{CpuId, CpuMask, CpuState, MAX_CPUS};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 
@@ -138,6 +138,24 @@ pub fn take_work() -> Work {
 pub fn has_work() -> bool {
     area().work.load(Ordering::SeqCst) != 0
 }
+
+/// True once the boot CPU runs on its own area: a process does from the start.
+pub const fn started() -> bool {
+    true
+}
+
+/// Returns what a CPU keeps, as seen from outside.
+pub fn state(cpu: CpuId) -> CpuState {
+    CpuState {
+        work: area::of(cpu).work.load(Ordering::Relaxed),
+        flushed_at: tlb::flushed_at(cpu),
+        deadline: timer::deadline(cpu).unwrap_or(u64::MAX),
+        apic_id: u32::from(cpu.0),
+    }
+}
+
+/// Interrupts a CPU whatever it is doing: nobody listens.
+pub fn send_nmi(_cpu: CpuId) {}
 
 /// Interrupts a CPU so that it looks at its work.
 pub fn poke(cpu: CpuId) {

@@ -12,7 +12,9 @@
 
 extern crate std;
 
-pub use arch_types::{AtomicCpuMask, CpuId, CpuMask, Flush, GuestFault, MAX_CPUS, Regs, SleepValues, cpumask, regs};
+pub use arch_types::{
+    AtomicCpuMask, CpuId, CpuMask, CpuState, Flush, GuestFault, MAX_CPUS, Regs, SleepValues, cpumask, regs,
+};
 
 mod area;
 pub mod console;

@@ -41,6 +41,11 @@ pub(crate) fn reset() {
     cache().clear();
 }
 
+/// Returns the flush clock at a CPU's last full flush.
+pub(crate) fn flushed_at(cpu: CpuId) -> u32 {
+    LAST[cpu.0 as usize % MAX_CPUS].load(Ordering::SeqCst)
+}
+
 /// Returns the flush clock.
 pub fn stamp() -> u32 {
     CLOCK.load(Ordering::SeqCst)

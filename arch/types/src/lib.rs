@@ -29,6 +29,20 @@ pub enum SleepValues {
     Reduced(u8),
 }
 
+/// What a CPU keeps for the way out of the hypervisor and for shootdowns, as another one sees it: each word may change
+/// at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuState {
+    /// Bits of the work that waits for it.
+    pub work: u32,
+    /// The flush clock at its last full flush.
+    pub flushed_at: u32,
+    /// The time for which its timer is programmed, `u64::MAX` for none.
+    pub deadline: u64,
+    /// Its local APIC's number.
+    pub apic_id: u32,
+}
+
 /// A guest address could not be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestFault;

@@ -308,6 +308,12 @@ pub fn set_tsc_aux(value: u32) {
     }
 }
 
+/// Returns a copy of the registers of the guest that this CPU has interrupted and goes back to.
+pub fn frame() -> Regs {
+    // SAFETY: this CPU's frame, which only the exit path below this call changes; it is copied, not kept.
+    unsafe { *area().regs.get() }
+}
+
 /// Returns the selectors of DS, ES, FS and GS as loaded now.
 pub fn current_selectors() -> [u16; 4] {
     selectors()

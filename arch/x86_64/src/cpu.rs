@@ -5,7 +5,7 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use arch_types::{AtomicCpuMask, CpuId, CpuMask};
+use arch_types::{AtomicCpuMask, CpuId, CpuMask, CpuState};
 use hypercalls::{Maddr, Mfn};
 
 use crate::cpu_area::{self, CpuArea, area};
@@ -146,6 +146,22 @@ pub fn preempt_pending() -> bool {
 #[inline(always)]
 pub fn reset_budget() {
     area().budget.store(BUDGET, Ordering::Relaxed);
+}
+
+/// Returns what a CPU keeps, as seen from outside.
+pub fn state(cpu: CpuId) -> CpuState {
+    let area = area_of(cpu);
+    CpuState {
+        work: area.work.load(Ordering::Relaxed),
+        flushed_at: area.flushed_at.load(Ordering::Relaxed),
+        deadline: area.deadline.load(Ordering::Relaxed),
+        apic_id: area.apic_id.load(Ordering::Relaxed),
+    }
+}
+
+/// Interrupts a CPU whatever it is doing; its NMI handler must know what is meant.
+pub fn send_nmi(cpu: CpuId) {
+    apic::send_nmi(area_of(cpu).apic_id.load(Ordering::Relaxed));
 }
 
 /// Interrupts a CPU so that it looks at its work.

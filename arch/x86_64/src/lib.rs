@@ -30,4 +30,4 @@ pub mod window;
 
 pub use platform::{machine, serial as console, timer};
 
-pub use arch_types::{AtomicCpuMask, CpuId, CpuMask, Flush, GuestFault, MAX_CPUS, Regs, SleepValues};
+pub use arch_types::{AtomicCpuMask, CpuId, CpuMask, CpuState, Flush, GuestFault, MAX_CPUS, Regs, SleepValues};

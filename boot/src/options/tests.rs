@@ -103,6 +103,21 @@ fn console() {
 }
 
 #[test]
+fn console_input_and_kept_messages() {
+    let conswitch = |letter, to_dom0| Conswitch { letter, to_dom0 };
+    assert_eq!(good("").conswitch, conswitch(Some(b'a'), true));
+    assert_eq!(good("conswitch=b").conswitch, conswitch(Some(b'b'), true));
+    assert_eq!(good("conswitch=ax").conswitch, conswitch(Some(b'a'), false));
+    assert_eq!(good("no-conswitch").conswitch, conswitch(None, true));
+    ["conswitch", "conswitch=1", "conswitch=abc", "conswitch=ä", "conring_size=", "conring_size=1x"]
+        .iter()
+        .for_each(|line| is_malformed(line));
+    assert_eq!(good("").conring_size, 128 << 10);
+    assert_eq!((good("conring_size=1M").conring_size, good("conring_size=64").conring_size), (1 << 20, 64 << 10));
+    assert!(good("console_to_ring").console_to_ring && !good("").console_to_ring);
+}
+
+#[test]
 fn dom0_mem() {
     const G: u64 = 1 << 18;
     let pages = |line: &str, available| good(line).dom0_mem.initial_pages(available);

@@ -10,7 +10,7 @@ fn printed() -> alloc::string::String {
 #[test]
 fn lines_have_a_prefix_and_are_kept() {
     let _machine = arch::hosted::boot(4096, 1);
-    clear_log();
+    OUTPUT.lock().ring.clear();
     say(Some(&mut OUTPUT.lock()), None, "one\ntwo");
     assert_eq!(printed(), "(xenith) one\n(xenith) two\n");
     let mut buffer = [0; 100];
@@ -52,8 +52,9 @@ fn long_messages_end_in_dots() {
 #[test]
 fn what_is_typed_is_read() {
     let _machine = arch::hosted::boot(4096, 1);
+    give_input(Receiver::Dom0);
     arch::console::type_in(&[b'x'; 100]);
-    input();
+    receive::input();
     let mut seen = 0;
     assert_eq!(
         read_input(70, |_, part| {

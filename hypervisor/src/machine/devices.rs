@@ -63,6 +63,12 @@ pub(super) fn configured_console(options: &Options) {
 /// Where a BIOS keeps the state of the keyboard's locks and shift keys.
 const BIOS_KEYBOARD_FLAGS: u64 = 0x417;
 
+/// Sets up who gets what is typed and how many messages are kept, now that there is memory.
+pub(super) fn complete_console(options: &Options) {
+    console::keep(usize::try_from(options.conring_size).unwrap_or(usize::MAX), options.console_to_ring);
+    console::set_switch(options.conswitch.letter);
+}
+
 /// Finds out what the machine has, and starts interrupt controller and clock of the boot CPU.
 pub(super) fn discover(info: &BootInfo) -> Platform {
     pic::disable();

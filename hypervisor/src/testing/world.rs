@@ -27,7 +27,7 @@ use crate::create::Config;
 use crate::emulate::io::PortSet;
 use crate::io_rights::{IoRights, message_range};
 use crate::vcpu::Vcpu;
-use crate::{bounce, console, current, dispatch, domain, events, host, machine_map, schedule, timers};
+use crate::{bounce, console, current, dispatch, domain, events, host, keys, machine_map, schedule, timers};
 
 /// Frames of the machine.
 const FRAMES: u64 = 512;
@@ -57,6 +57,7 @@ pub fn new_machine(frames: u64, cpus: u16) -> Machine {
     core::mem::forget((domain::take_all(), schedule::take_all(), host::take_dummy_info()));
     timers::forget_all();
     crate::cpus::note((0..u32::from(cpus)).map(|n| Present { apic_id: n, acpi_id: n + 1 }).collect());
+    keys::forget_all();
     // What was typed on another machine.
     let _ = console::read_input(usize::MAX, |_, _| Ok(()));
     let ram = E820Entry { addr: 0, size: frames << 12, kind: E820Type::RAM };
