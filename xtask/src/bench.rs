@@ -93,7 +93,7 @@ fn boot_times(project: &Project) -> Result<ExitCode> {
     println!("| hypervisor | reached | s after the hand-over | s of QEMU's CPU time |");
     println!("| --- | --- | ---: | ---: |");
     for (name, hypervisor, cpu) in subjects {
-        let files = Files { hypervisor, cpu: cpu.to_owned(), linux: Some(linux.clone()), guests: None, slow: 1 };
+        let files = Files { cpu: cpu.to_owned(), linux: Some(linux.clone()), ..Files::new(Some(hypervisor)) };
         let outcome = runner::run(project, &files, &scenario::boot_to_shell(name));
         if let Some(failure) = outcome.failure {
             bail!("Linux did not boot on {name}: {failure}");

@@ -5,7 +5,7 @@
 
 use crate::project::{self, made};
 use crate::{process, setup};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,6 +32,65 @@ impl Flavour {
 pub(crate) fn kernel(flavour: Flavour) -> Result<PathBuf> {
     let dir = package_of(flavour.metapackage(), newest_kernel)?;
     only_file(&dir.join("boot"), |name| name.starts_with("vmlinuz-"))
+}
+
+/// The files of these kernel modules and of all that they need, each after those it needs. What is built into the kernel
+/// has no file.
+pub(crate) fn modules(names: &[&str]) -> Result<Vec<PathBuf>> {
+    let versions = package_of(Flavour::Amd64.metapackage(), newest_kernel)?.join("lib/modules");
+    let tree = only_file(&versions, |_| true)?;
+    let builtin = fs::read_to_string(tree.join("modules.builtin"))?;
+    let builtin: Vec<String> = builtin.lines().map(|line| module_name(Path::new(line))).collect();
+    let mut files = Vec::new();
+    collect_modules(&tree.join("kernel"), &mut files)?;
+    let mut ordered = Vec::new();
+    for name in names {
+        add_module(&canonical(name), &files, &builtin, &mut ordered)?;
+    }
+    Ok(ordered)
+}
+
+/// A module's name as the kernel writes it.
+fn canonical(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+fn module_name(file: &Path) -> String {
+    canonical(file.file_stem().unwrap_or_default().to_string_lossy().as_ref())
+}
+
+fn collect_modules(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect_modules(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn add_module(name: &str, files: &[PathBuf], builtin: &[String], ordered: &mut Vec<PathBuf>) -> Result<()> {
+    let Some(file) = files.iter().find(|file| module_name(file) == name) else {
+        ensure!(builtin.iter().any(|other| other == name), "the kernel has no module {name}");
+        return Ok(());
+    };
+    if !ordered.contains(file) {
+        for needed in dependencies(&project::read(file)?) {
+            add_module(&needed, files, builtin, ordered)?;
+        }
+        ordered.push(file.clone());
+    }
+    Ok(())
+}
+
+/// What a module says that it depends on, in one of its NUL-terminated strings.
+fn dependencies(module: &[u8]) -> Vec<String> {
+    let strings = module.split(|&byte| byte == 0);
+    let list = strings.filter_map(|string| string.strip_prefix(b"depends=")).next().unwrap_or_default();
+    let list = String::from_utf8_lossy(list);
+    list.split(',').filter(|name| !name.is_empty()).map(canonical).collect()
 }
 
 /// The C hypervisor of Debian 12 (its gzip-compressed image), fetched if the cache has none.
@@ -90,4 +149,19 @@ fn only_file(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
         .collect();
     found.sort();
     found.pop().with_context(|| format!("{} holds no such file", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_names_what_it_needs() {
+        assert_eq!(
+            dependencies(b"\x7fELF\0license=GPL\0depends=nvme-core,crc64\0retpoline=Y\0"),
+            ["nvme_core", "crc64"]
+        );
+        assert!(dependencies(b"depends=\0name=evdev\0").is_empty());
+        assert_eq!(module_name(Path::new("kernel/drivers/usb/storage/usb-storage.ko")), "usb_storage");
+    }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Args {
 pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     setup::ensure()?;
     let iso_path = project.out()?.join("gdb.iso");
-    iso::make(&iso::resolve(project, &args.payload)?, &iso_path)?;
+    iso::make(&iso::resolve(project, &args.payload, None)?, &iso_path)?;
     let log = project.logs()?.join("gdb.log");
     let socket = project.out()?.join(format!("gdb-{}.socket", std::process::id()));
     let mut command = args.machine.command(&iso_path, Serial::Pipes)?;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The test initramfs: busybox, the files of `tests/initramfs/root`, and the userland workload in 64 and 32 bits.
+//! The test initramfs: busybox, the files of `tests/initramfs/root`, and the userland workload in 64 and 32 bits. Another
+//! one has the distribution's drivers too, and the program that tests them.
 //!
-//! The archive depends on nothing but these, so it is the same for every machine and command line.
+//! The archives depend on nothing but these, so they are the same for every machine and command line.
 
 use crate::cpio::Archive;
+use crate::debian;
 use crate::process;
 use crate::project::{self, Project};
 use anyhow::{Context, Result};
@@ -16,8 +18,49 @@ use std::process::Command;
 
 const BUSYBOX: &str = "/bin/busybox";
 
+/// The drivers, besides those that they need.
+const MODULES: &[&str] = &[
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_scsi",
+    "virtio_net",
+    "sd_mod",
+    "ahci",
+    "ata_piix",
+    "nvme",
+    "e1000",
+    "e1000e",
+    "xhci_pci",
+    "usb_storage",
+    "usbhid",
+    "hid_generic",
+    "evdev",
+];
+
 /// Makes the archive (only if its bytes changed) and returns its path.
 pub(crate) fn make(project: &Project) -> Result<PathBuf> {
+    store(project, "initrd.img", basis(project)?)
+}
+
+/// Makes the archive with drivers.
+pub(crate) fn make_with_drivers(project: &Project) -> Result<PathBuf> {
+    let mut archive = basis(project)?;
+    archive.directory("modules", 0o755);
+    let mut order = String::new();
+    for module in debian::modules(MODULES)? {
+        let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        archive.file(&format!("modules/{name}"), 0o644, &project::read(&module)?);
+        order.push_str(&name);
+        order.push('\n');
+    }
+    archive.file("modules/order", 0o644, order.as_bytes());
+    let program = compiled(project, "drivers", "drivertest", "64")?;
+    archive.file("tests/drivertest", 0o755, &project::read(&program)?);
+    store(project, "initrd-drivers.img", archive)
+}
+
+/// What both have.
+fn basis(project: &Project) -> Result<Archive> {
     let mut archive = Archive::default();
     for dir in ["bin", "sbin", "dev", "proc", "sys", "run", "tmp", "root", "usr", "usr/bin", "usr/sbin"] {
         archive.directory(dir, 0o755);
@@ -28,13 +71,17 @@ pub(crate) fn make(project: &Project) -> Result<PathBuf> {
     archive.symlink("bin/sh", "busybox");
     add_tree(&mut archive, &project.root.join("tests/initramfs/root"), "")?;
     for bits in ["64", "32"] {
-        let program = workload(project, bits)?;
+        let program = compiled(project, "workload", &format!("workload{bits}"), bits)?;
         archive.file(&format!("tests/workload{bits}"), 0o755, &project::read(&program)?);
     }
+    Ok(archive)
+}
+
+fn store(project: &Project, name: &str, archive: Archive) -> Result<PathBuf> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(&archive.finish())?;
     let bytes = encoder.finish()?;
-    let path = project.out()?.join("initrd.img");
+    let path = project.out()?.join(name);
     if fs::read(&path).ok().as_ref() != Some(&bytes) {
         project::write(&path, bytes)?;
     }
@@ -61,13 +108,13 @@ fn add_tree(archive: &mut Archive, dir: &Path, prefix: &str) -> Result<()> {
     Ok(())
 }
 
-/// Compiles the workload for this word size, if a file of its source is newer than the program.
-fn workload(project: &Project, bits: &str) -> Result<PathBuf> {
-    let dir = project.root.join("tests/workload");
+/// Compiles a directory of `tests` for this word size, if a file of its source is newer than the program.
+fn compiled(project: &Project, dir: &str, program: &str, bits: &str) -> Result<PathBuf> {
+    let dir = project.root.join("tests").join(dir);
     let entries = fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let mut sources: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     sources.sort();
-    let program = project.out()?.join(format!("workload{bits}"));
+    let program = project.out()?.join(program);
     let modified = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
     let wrote = sources.iter().filter_map(|file| modified(file).ok()).max();
     if modified(&program).ok() <= wrote {
@@ -77,7 +124,7 @@ fn workload(project: &Project, bits: &str) -> Result<PathBuf> {
             .args(["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread", "-s", "-o"])
             .arg(&program)
             .args(&sources);
-        process::run(&mut gcc).with_context(|| format!("the {bits}-bit workload does not build"))?;
+        process::run(&mut gcc).with_context(|| format!("{} does not build", program.display()))?;
     }
     Ok(program)
 }

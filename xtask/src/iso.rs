@@ -6,6 +6,7 @@
 
 use crate::build::{self, Image};
 use crate::debian::{self, Flavour};
+use crate::disk::Disk;
 use crate::project::{self, Project, made};
 use crate::{initramfs, process, setup};
 use anyhow::{Context, Result, bail};
@@ -87,28 +88,31 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
         Some(path) => path.clone(),
         None => project.out()?.join("xenith.iso"),
     };
-    make(&resolve(project, &args.payload)?, &iso)?;
+    make(&resolve(project, &args.payload, None)?, &iso)?;
     println!("{:>9} bytes  {}", fs::metadata(&iso)?.len(), project.shown(&iso));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Finds or makes every file that the arguments ask for.
-pub(crate) fn resolve(project: &Project, args: &PayloadArgs) -> Result<Payload> {
+/// Finds or makes every file that the arguments ask for; with a disk, the kernel is the one installed there.
+pub(crate) fn resolve(project: &Project, args: &PayloadArgs, disk: Option<&Disk>) -> Result<Payload> {
     let hypervisor = if args.bare { None } else { Some(hypervisor(project, args.hypervisor.as_deref(), args.debug)?) };
-    let kernel = match &args.kernel {
-        Some(file) => file.clone(),
-        None => debian::kernel(args.flavour)?,
+    let kernel = match (&args.kernel, disk) {
+        (Some(file), _) => file.clone(),
+        (None, Some(disk)) => disk.kernel.clone(),
+        (None, None) => debian::kernel(args.flavour)?,
     };
-    let initrd = match &args.initrd {
-        Some(file) => file.clone(),
-        None => initramfs::make(project)?,
+    let initrd = match (&args.initrd, disk) {
+        (Some(file), _) => file.clone(),
+        (None, Some(disk)) => disk.initrd.clone(),
+        (None, None) => initramfs::make(project)?,
     };
     let console = if args.bare { "console=ttyS0,115200" } else { "console=hvc0" };
+    let root = disk.map(Disk::root).unwrap_or_default();
     Ok(Payload {
         hypervisor,
         hv_cmdline: format!("{HV_CONSOLE} {}", args.hv_cmdline),
         modules: vec![
-            Module { name: "vmlinuz", file: kernel, cmdline: Some(format!("{console} {}", args.cmdline)) },
+            Module { name: "vmlinuz", file: kernel, cmdline: Some(format!("{console} {root} {}", args.cmdline)) },
             Module { name: "initrd.img", file: initrd, cmdline: None },
         ],
     })

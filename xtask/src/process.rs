@@ -2,9 +2,12 @@
 //! Child processes: run one, read what it says, and leave none behind.
 //!
 //! Long-lived children (QEMU) are registered in one list. Ctrl-C, SIGTERM and the normal end of a scenario all end
-//! them through that list, so no machine outlives the command that started it.
+//! them through that list, so no machine outlives the command that started it. Scratch directories are in another list.
 
+use crate::project::made;
 use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
@@ -64,18 +67,64 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// From now on, an interruption ends the children and removes the scratch directories.
+fn handle_interrupts() {
+    HANDLER.call_once(|| {
+        // A second handler cannot exist, since this is the only place that sets one.
+        let _ = ctrlc::set_handler(|| {
+            for child in lock(&CHILDREN).iter() {
+                let _ = lock(child).kill();
+                let _ = lock(child).wait();
+            }
+            lock(&SCRATCH).iter().for_each(|dir| remove(dir));
+            std::process::exit(130);
+        });
+    });
+}
+
+/// A directory that is removed when this value is dropped or the program is interrupted.
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
+
+static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+impl Scratch {
+    /// Makes it, empty.
+    pub(crate) fn new(dir: PathBuf) -> Result<Self> {
+        handle_interrupts();
+        remove(&dir);
+        lock(&SCRATCH).push(dir.clone());
+        made(dir).map(Self)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        remove(&self.0);
+        lock(&SCRATCH).retain(|other| *other != self.0);
+    }
+}
+
+/// Removes a directory. What a killed child leaves behind may write to it for a moment longer.
+fn remove(dir: &Path) {
+    for _ in 0..20 {
+        if fs::remove_dir_all(dir).is_ok() || !dir.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    eprintln!("{} could not be removed", dir.display());
+}
+
 impl Tracked {
     /// Starts the command as a tracked child.
     pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
-        HANDLER.call_once(|| {
-            // A second handler cannot exist, since this is the only place that sets one.
-            let _ = ctrlc::set_handler(|| {
-                for child in lock(&CHILDREN).iter() {
-                    let _ = lock(child).kill();
-                }
-                std::process::exit(130);
-            });
-        });
+        handle_interrupts();
         let mut children = lock(&CHILDREN);
         let child = command.spawn().with_context(|| format!("cannot run {}", name(command)))?;
         let child = Arc::new(Mutex::new(child));

@@ -1,33 +1,50 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs one scenario: makes its ISO, boots it, types, watches, and says how it went.
 
+use crate::devices::{self, FIRST_NETWORK, TestDisks, Writes};
+use crate::disk::Disk;
 use crate::guests::Report;
 use crate::iso::{self, HAND_OVER, HV_CONSOLE, Module, Payload};
 use crate::kernels;
 use crate::machine::Serial;
+use crate::monitor::Monitor;
 use crate::project::{self, Project};
 use crate::scenario::{Boot, End, Scenario};
 use crate::serial::{Console, Event, Moment};
 use crate::symbols::Filter;
 use anyhow::Result;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 /// The files all scenarios share.
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
-    /// The hypervisor under test.
-    pub(crate) hypervisor: PathBuf,
+    /// The hypervisor under test; `None` boots the kernel alone.
+    pub(crate) hypervisor: Option<PathBuf>,
     /// The CPU model where a scenario names none.
     pub(crate) cpu: String,
     /// The distribution's kernel and the initramfs, if a scenario boots Linux.
     pub(crate) linux: Option<(PathBuf, PathBuf)>,
+    /// The disk, if a scenario boots from it.
+    pub(crate) disk: Option<Disk>,
+    /// The initramfs with drivers, if a scenario boots it.
+    pub(crate) drivers: Option<PathBuf>,
+    /// The port of the other end of network connections.
+    pub(crate) peer: u16,
     /// The directory of the test guests' programs, if a scenario boots one.
     pub(crate) guests: Option<PathBuf>,
     /// By how much the time limits are stretched.
     pub(crate) slow: u32,
+}
+
+impl Files {
+    /// This hypervisor and nothing else.
+    pub(crate) fn new(hypervisor: Option<PathBuf>) -> Self {
+        let cpu = "max".to_owned();
+        Self { hypervisor, cpu, linux: None, disk: None, drivers: None, peer: 0, guests: None, slow: 1 }
+    }
 }
 
 /// How a scenario went.
@@ -71,12 +88,28 @@ fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verd
     let mut machine = scenario.machine.clone();
     machine.cpu.get_or_insert_with(|| files.cpu.clone());
     let mut command = machine.command(&iso_path, Serial::Pipes)?;
+    if let (Boot::Disk, Some(disk)) = (&scenario.boot, &files.disk) {
+        scenario.disk_bus.check(&machine.machine)?;
+        devices::attach_disk(&mut command, "root", &disk.image, scenario.disk_bus, Writes::Forgotten);
+    }
+    for bus in &scenario.disks {
+        bus.check(&machine.machine)?;
+    }
+    let disks = TestDisks::attach(&mut command, &logs.join(&name), &scenario.disks)?;
+    for (index, card) in scenario.nets.iter().enumerate() {
+        devices::attach_card(&mut command, *card, FIRST_NETWORK + index);
+    }
     command.args(&scenario.qemu);
+    let monitor = scenario.needs_monitor().then(|| Monitor::attach(&mut command, &name));
     let log = logs.join(format!("{name}.log"));
-    let console = Console::start(&mut command, &log, Filter::new(&files.hypervisor))?;
-    let mut watch = Watch::new(scenario, console);
+    let console =
+        Console::start(&mut command, &log, Filter::new(files.hypervisor.as_deref().unwrap_or(Path::new(""))))?;
+    let mut watch = Watch::new(scenario, console, monitor);
     let limit = Duration::from_secs(scenario.timeout * u64::from(files.slow));
-    let failure = watch.watch(Instant::now() + limit)?;
+    let mut failure = watch.watch(Instant::now() + limit)?;
+    if failure.is_none() {
+        failure = disks.verify().err().map(|error| format!("{error:#}"));
+    }
     fs::remove_file(&iso_path)?;
     let report = Report::parse(watch.console.text());
     Ok((failure, report.passed, marks(&watch.console)))
@@ -86,7 +119,7 @@ fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verd
 fn payload(project: &Project, files: &Files, scenario: &Scenario) -> Result<Payload> {
     let mut modules = Vec::new();
     let kernel = match (&scenario.boot, &files.linux, &files.guests) {
-        (Boot::Linux, Some((kernel, _)), _) => Some(kernel.clone()),
+        (Boot::Linux | Boot::Drivers, Some((kernel, _)), _) => Some(kernel.clone()),
         (Boot::Packed(packing), Some((kernel, _)), _) => Some(kernels::repack(project, kernel, *packing)?),
         (Boot::Guest(guest), _, Some(dir)) => Some(dir.join(guest)),
         (Boot::Garbage, _, _) => {
@@ -97,17 +130,31 @@ fn payload(project: &Project, files: &Files, scenario: &Scenario) -> Result<Payl
         _ => None,
     };
     if let Some(file) = kernel {
-        let cmdline = format!("console=hvc0 {}", scenario.cmdline);
+        let cmdline = scenario.cmdline.replace("{peer}", &files.peer.to_string());
+        let cmdline = format!("{cmdline} {}", console(files));
         modules.push(Module { name: "vmlinuz", file, cmdline: Some(cmdline) });
     }
     if let (Boot::Linux | Boot::Packed(_), Some((_, initrd))) = (&scenario.boot, &files.linux) {
         modules.push(Module { name: "initrd.img", file: initrd.clone(), cmdline: None });
     }
+    if let (Boot::Drivers, Some(initrd)) = (&scenario.boot, &files.drivers) {
+        modules.push(Module { name: "initrd.img", file: initrd.clone(), cmdline: None });
+    }
+    if let (Boot::Disk, Some(disk)) = (&scenario.boot, &files.disk) {
+        let cmdline = format!("{} {} {}", disk.root(), scenario.cmdline, console(files));
+        modules.push(Module { name: "vmlinuz", file: disk.kernel.clone(), cmdline: Some(cmdline) });
+        modules.push(Module { name: "initrd.img", file: disk.initrd.clone(), cmdline: None });
+    }
     Ok(Payload {
-        hypervisor: Some(files.hypervisor.clone()),
+        hypervisor: files.hypervisor.clone(),
         hv_cmdline: format!("{HV_CONSOLE} {}", scenario.hv_cmdline),
         modules,
     })
+}
+
+/// The kernel's option for the console that the log shows; the last of several is the one that programs get.
+fn console(files: &Files) -> &'static str {
+    if files.hypervisor.is_some() { "console=hvc0" } else { "console=ttyS0,115200" }
 }
 
 /// Bytes that are no kernel, the same on each run.
@@ -140,6 +187,7 @@ pub(crate) fn marks(console: &Console) -> Vec<(&'static str, Moment)> {
 struct Watch<'a> {
     scenario: &'a Scenario,
     console: Console,
+    monitor: Option<Monitor>,
     /// The next step.
     step: usize,
     /// Where in the text that step is looked for.
@@ -149,8 +197,8 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(scenario: &'a Scenario, console: Console) -> Self {
-        Self { scenario, console, step: 0, from: 0, busy: 0 }
+    fn new(scenario: &'a Scenario, console: Console, monitor: Option<Monitor>) -> Self {
+        Self { scenario, console, monitor, step: 0, from: 0, busy: 0 }
     }
 
     /// Watches until the scenario ends; returns what went wrong, if something did.
@@ -183,6 +231,10 @@ impl<'a> Watch<'a> {
             self.step += 1;
             if let Some(seconds) = step.idle {
                 self.busy = self.busy.max(self.console.load(Duration::from_secs(seconds))?);
+            }
+            if let Some(monitor) = &self.monitor {
+                step.screen.iter().try_for_each(|screen| monitor.expect(screen))?;
+                step.press.iter().try_for_each(|word| monitor.press(word))?;
             }
             if let Some(input) = &step.send {
                 self.console.send(input)?;

@@ -4,9 +4,11 @@
 //! They are described in `tests/integration/*.toml`. A scenario may list variants, each of which overrides some of its
 //! settings and is a test of its own, named `SCENARIO/VARIANT`.
 
+use crate::devices::{Bus, Card};
 use crate::guests;
 use crate::kernels::Packing;
 use crate::machine::MachineArgs;
+use crate::monitor::Screen;
 use crate::project::{self, Project};
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -20,10 +22,14 @@ pub(crate) enum Boot {
     /// The distribution's kernel with the test initramfs.
     #[default]
     Linux,
+    /// The distribution's kernel with the test initramfs that has drivers.
+    Drivers,
     /// The same kernel in another packing.
     Packed(Packing),
     /// The program of this name from `tests/guests`, which prints `ok`, `not ok` and `skip` lines and `done N`.
     Guest(String),
+    /// Debian from the disk of `cargo xtask run --disk`; what it writes is forgotten.
+    Disk,
     /// A file of random bytes in the kernel's place.
     Garbage,
     /// No module at all.
@@ -51,6 +57,10 @@ pub(crate) struct Step {
     pub(crate) wait: String,
     /// What is typed when it has.
     pub(crate) send: Option<String>,
+    /// The letters that are pressed on the machine's keyboard when it has.
+    pub(crate) press: Option<String>,
+    /// What the machine's screen must show when it has.
+    pub(crate) screen: Option<Screen>,
     /// For how many seconds the machine must be idle then, before anything is typed.
     pub(crate) idle: Option<u64>,
 }
@@ -69,6 +79,10 @@ struct Settings {
     cpu: Option<String>,
     machine: Option<String>,
     uefi: Option<bool>,
+    disk_bus: Option<Bus>,
+    disks: Option<Vec<Bus>>,
+    nets: Option<Vec<Card>>,
+    qemu: Option<Vec<String>>,
     steps: Option<Vec<Step>>,
     expect: Option<Vec<String>>,
     forbid: Option<Vec<String>>,
@@ -98,6 +112,12 @@ pub(crate) struct Scenario {
     pub(crate) hv_cmdline: String,
     /// The machine.
     pub(crate) machine: MachineArgs,
+    /// The controller of the disk, when it boots from one.
+    pub(crate) disk_bus: Bus,
+    /// The test disks.
+    pub(crate) disks: Vec<Bus>,
+    /// The network cards.
+    pub(crate) nets: Vec<Card>,
     /// What is waited for and typed, in order.
     pub(crate) steps: Vec<Step>,
     /// What must have appeared at the end, anywhere.
@@ -132,6 +152,10 @@ impl Settings {
             cpu: self.cpu.or_else(|| base.cpu.clone()),
             machine: self.machine.or_else(|| base.machine.clone()),
             uefi: self.uefi.or(base.uefi),
+            disk_bus: self.disk_bus.or(base.disk_bus),
+            disks: self.disks.or_else(|| base.disks.clone()),
+            nets: self.nets.or_else(|| base.nets.clone()),
+            qemu: self.qemu.or_else(|| base.qemu.clone()),
             steps: self.steps.or_else(|| base.steps.clone()),
             expect: self.expect.or_else(|| base.expect.clone()),
             forbid: self.forbid.or_else(|| base.forbid.clone()),
@@ -162,18 +186,26 @@ impl Settings {
                 machine: self.machine.unwrap_or_else(|| "q35".to_owned()),
                 accel: "tcg".to_owned(),
             },
+            disk_bus: self.disk_bus.unwrap_or_default(),
+            disks: self.disks.unwrap_or_default(),
+            nets: self.nets.unwrap_or_default(),
             steps: self.steps.unwrap_or_default(),
             expect: self.expect.unwrap_or_default(),
             forbid: self.forbid.unwrap_or_else(forbidden),
             end: self.end.unwrap_or_default(),
             timeout: self.timeout.unwrap_or(TIMEOUT),
             passed: 0,
-            qemu: Vec::new(),
+            qemu: self.qemu.unwrap_or_default(),
         }
     }
 }
 
 impl Scenario {
+    /// True when it uses QEMU's monitor.
+    pub(crate) fn needs_monitor(&self) -> bool {
+        self.steps.iter().any(|step| step.press.is_some() || step.screen.is_some())
+    }
+
     /// True when it boots a guest that reports what it checked. A guest of which the log must tell something is there to be
     /// crashed: it has no report.
     pub(crate) fn reports(&self) -> bool {
@@ -216,7 +248,8 @@ pub(crate) fn of_guest(guest: guests::Entry) -> Scenario {
 
 /// Linux to the shell, and off.
 pub(crate) fn boot_to_shell(name: &str) -> Scenario {
-    let step = Step { wait: "dom0:/# ".to_owned(), send: Some("poweroff\n".to_owned()), idle: None };
+    let (wait, send) = ("dom0:/# ".to_owned(), Some("poweroff\n".to_owned()));
+    let step = Step { wait, send, press: None, screen: None, idle: None };
     let settings = Settings {
         name: format!("boot/{name}"),
         mem: Some("2G".to_owned()),

@@ -6,7 +6,7 @@ use crate::machine::C_HYPERVISOR_CPU;
 use crate::project::Project;
 use crate::runner::{self, Files, Outcome};
 use crate::scenario::{self, Boot, Scenario};
-use crate::{guests, hostcheck, initramfs, iso, setup};
+use crate::{disk, guests, hostcheck, initramfs, iso, peer, setup};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Test another hypervisor image, or "debian" for the C hypervisor of Debian 12
     #[arg(long, value_name = "FILE")]
     hypervisor: Option<PathBuf>,
+    /// Boot without a hypervisor, for comparison
+    #[arg(long, conflicts_with = "hypervisor")]
+    bare: bool,
 }
 
 /// How many tests went which way.
@@ -118,13 +121,22 @@ fn in_qemu(project: &Project, args: &Args, scenarios: &[Scenario]) -> Tally {
 }
 
 fn prepare(project: &Project, args: &Args, scenarios: &[Scenario]) -> Result<Files> {
-    let linux = scenarios.iter().any(|scenario| matches!(scenario.boot, Boot::Linux | Boot::Packed(_)));
+    let linux = |boot: &Boot| matches!(boot, Boot::Linux | Boot::Drivers | Boot::Packed(_));
+    let linux = scenarios.iter().any(|scenario| linux(&scenario.boot));
+    let drivers = scenarios.iter().any(|scenario| scenario.boot == Boot::Drivers);
     let guest = scenarios.iter().any(|scenario| matches!(scenario.boot, Boot::Guest(_)));
+    let disk = scenarios.iter().any(|scenario| scenario.boot == Boot::Disk);
     let of_debian = args.hypervisor.as_deref().is_some_and(iso::is_debian);
     Ok(Files {
-        hypervisor: iso::hypervisor(project, args.hypervisor.as_deref(), false)?,
+        hypervisor: match args.bare {
+            true => None,
+            false => Some(iso::hypervisor(project, args.hypervisor.as_deref(), false)?),
+        },
         cpu: if of_debian { C_HYPERVISOR_CPU } else { "max" }.to_owned(),
         linux: if linux { Some((debian::kernel(Flavour::Amd64)?, initramfs::make(project)?)) } else { None },
+        disk: if disk { Some(disk::ensure(project)?) } else { None },
+        drivers: if drivers { Some(initramfs::make_with_drivers(project)?) } else { None },
+        peer: peer::start()?,
         guests: if guest { Some(guests::build(project)?) } else { None },
         slow: args.slow.max(1),
     })
