@@ -34,6 +34,11 @@ pub(crate) fn kernel(flavour: Flavour) -> Result<PathBuf> {
     only_file(&dir.join("boot"), |name| name.starts_with("vmlinuz-"))
 }
 
+/// A file of a package, which is fetched if the cache does not have it.
+pub(crate) fn file(package: &str, path: &str) -> Result<PathBuf> {
+    Ok(package_of(package, |name| Ok(name.to_owned()))?.join(path))
+}
+
 /// The files of these kernel modules and of all that they need, each after those it needs. What is built into the kernel
 /// has no file.
 pub(crate) fn modules(names: &[&str]) -> Result<Vec<PathBuf>> {

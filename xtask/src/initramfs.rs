@@ -54,10 +54,30 @@ pub(crate) fn make_with_drivers(project: &Project) -> Result<PathBuf> {
         order.push('\n');
     }
     archive.file("modules/order", 0o644, order.as_bytes());
-    let program = compiled(project, "drivers", "drivertest", "64")?;
-    archive.file("tests/drivertest", 0o755, &project::read(&program)?);
+    for (dir, name) in [("drivers", "drivertest"), ("bench", "benchmark")] {
+        let program = compiled(project, dir, name, "64")?;
+        archive.file(&format!("tests/{name}"), 0o755, &project::read(&program)?);
+    }
+    add_compiler(&mut archive)?;
     store(project, "initrd-drivers.img", archive)
 }
+
+/// A small compiler of the distribution's, with the libraries that it needs.
+fn add_compiler(archive: &mut Archive) -> Result<()> {
+    let library = |name: &str| debian::file("libc6", &format!("lib/x86_64-linux-gnu/{name}"));
+    archive.file("bin/tcc", 0o755, &project::read(&debian::file("tcc", "usr/bin/tcc")?)?);
+    for dir in ["lib", "lib64"] {
+        archive.directory(dir, 0o755);
+    }
+    archive.file(LOADER, 0o755, &project::read(&library("ld-linux-x86-64.so.2")?)?);
+    for name in ["libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2"] {
+        archive.file(&format!("lib/{name}"), 0o644, &project::read(&library(name)?)?);
+    }
+    Ok(())
+}
+
+/// The loader of programs with libraries, by the name that they know.
+const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 
 /// What both have.
 fn basis(project: &Project) -> Result<Archive> {

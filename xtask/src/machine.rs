@@ -17,7 +17,7 @@ pub(crate) struct MachineArgs {
     /// Boot by UEFI instead of BIOS
     #[arg(long)]
     pub(crate) uefi: bool,
-    /// QEMU's CPU model [default: max, or max,-smap for the C hypervisor]
+    /// QEMU's CPU model [default: max, or less for the C hypervisor]
     #[arg(long, value_name = "MODEL")]
     pub(crate) cpu: Option<String>,
     /// QEMU's machine type
@@ -30,8 +30,8 @@ pub(crate) struct MachineArgs {
 
 const FIRMWARE: &str = "/usr/share/ovmf/OVMF.fd";
 
-/// The C hypervisor of Debian 12 does not run with SMAP under QEMU's emulation.
-pub(crate) const C_HYPERVISOR_CPU: &str = "max,-smap";
+/// The C hypervisor of Debian 12 does not run with SMAP under QEMU's emulation, nor do programs with AVX on it.
+pub(crate) const C_HYPERVISOR_CPU: &str = "max,-smap,-la57,-xsave,-avx";
 
 /// How the serial line is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

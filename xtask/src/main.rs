@@ -31,6 +31,7 @@ mod runner;
 mod scenario;
 mod serial;
 mod setup;
+mod soak;
 mod symbols;
 mod test;
 mod toolchain;
@@ -62,6 +63,8 @@ enum Command {
     Test(test::Args),
     /// Counts instructions of hot paths, beside the C hypervisor's
     Bench(bench::Args),
+    /// Runs mixed load for a long time
+    Soak(soak::Args),
     /// Runs the fuzz targets of tests/fuzz
     Fuzz(fuzz::Args),
     /// Boots under QEMU halted at the first instruction, with gdb attached
@@ -91,6 +94,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Run(args) => run::main(&project, &args),
         Command::Test(args) => test::main(&project, &args),
         Command::Bench(args) => bench::main(&project, &args),
+        Command::Soak(args) => soak::main(&project, &args),
         Command::Fuzz(args) => fuzz::main(&project, &args),
         Command::Gdb(args) => gdb::main(&project, &args),
         Command::Backtrace(args) => symbols::main(&project, &args),

@@ -259,6 +259,24 @@ pub(crate) fn boot_to_shell(name: &str) -> Scenario {
     settings.decide()
 }
 
+/// Mixed load on every kind of device for so many minutes.
+pub(crate) fn soak(minutes: u64, smp: u32, vcpus: u32) -> Scenario {
+    let settings = Settings {
+        name: "soak".to_owned(),
+        boot: Some(Boot::Drivers),
+        cmdline: Some(format!("xenith.test=soak xenith.minutes={minutes} xenith.peer={{peer}}")),
+        hv_cmdline: Some(format!("dom0_max_vcpus={vcpus}")),
+        smp: Some(smp),
+        mem: Some("2G".to_owned()),
+        disks: Some(vec![Bus::Virtio, Bus::Nvme, Bus::Ahci]),
+        nets: Some(vec![Card::Virtio]),
+        expect: Some(vec!["XENITH-TEST soak ok".to_owned()]),
+        timeout: Some(60 * minutes + 900),
+        ..Settings::default()
+    };
+    settings.decide()
+}
+
 /// All described scenarios, in the order of files and lines.
 pub(crate) fn described(project: &Project) -> Result<Vec<Scenario>> {
     let dir = project.root.join("tests/integration");
