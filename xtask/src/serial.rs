@@ -15,6 +15,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How long output is gathered: a serial line hands over a few bytes at a time.
+const GATHER: Duration = Duration::from_millis(20);
+
 /// A running machine and its serial line.
 #[derive(Debug)]
 pub(crate) struct Console {
@@ -86,11 +89,14 @@ impl Console {
         })
     }
 
-    /// Waits for the next output, at most until `deadline`.
+    /// Waits for the next output, at most until `deadline`; takes what comes within a moment together, because whoever
+    /// watches looks at the whole text each time.
     pub(crate) fn next(&mut self, deadline: Instant) -> Result<Event> {
         let left = deadline.saturating_duration_since(Instant::now());
         match self.chunks.recv_timeout(left) {
-            Ok(chunk) => {
+            Ok(mut chunk) => {
+                thread::sleep(GATHER);
+                self.chunks.try_iter().for_each(|more| chunk.extend(more));
                 let chunk = self.names.pass(&chunk);
                 self.log.write_all(&chunk)?;
                 self.append(&chunk);
