@@ -17,6 +17,7 @@ use crate::domain::{self, Domain};
 use crate::events::Events;
 use crate::grants::{DEFAULT_MAX_FRAMES, Grants};
 use crate::io_rights::IoRights;
+use crate::pirq::Pirqs;
 use crate::port_io::Latches;
 use crate::vcpu::Vcpu;
 use crate::{host, rank, schedule, shared};
@@ -75,6 +76,10 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
         shared_info.u8(shared_offset::VCPU_INFO + vcpu * size_of::<VcpuInfo>() + 1).store(1, Relaxed);
     }
     let mut contexts = (0..config.vcpus).map(|_| context()).collect::<Result<Vec<_>>>()?;
+    let pirqs = Pirqs::new()?;
+    if config.privileged {
+        pirqs.permit_lines();
+    }
     let first_unit = schedule::next_unit();
     let domain = Arc::new_cyclic(|weak| {
         let back = DomainRef::new(weak.as_ptr());
@@ -95,6 +100,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
             account,
             page_tables: Lock::new(rank::PAGE_TABLES, PageTables::new()),
             events: Lock::new(rank::EVENTS, Events::default()),
+            pirqs,
             pollers: AtomicU64::new(0),
             assist: AtomicU64::new(0),
             io: config.io,

@@ -39,6 +39,8 @@ pub struct Domain {
     pub page_tables: Lock<PageTables>,
     /// Its event channels.
     pub events: Lock<Events>,
+    /// Its interrupts of the machine.
+    pub pirqs: crate::pirq::Pirqs,
     /// Its grant table.
     pub grants: crate::grants::Grants,
     /// How many of its vCPUs poll a port.

@@ -2,13 +2,10 @@
 //! What interrupts the hypervisor or a guest from the machine's side: interrupts, NMIs, faults in the hypervisor itself.
 
 use arch::cpu::{self, Work};
-use arch::{Regs, context, entry};
+use arch::{Regs, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST, apic, context, entry};
 
 use crate::traps::{DEBUG, GENERAL_PROTECTION, NMI, PAGE_FAULT};
-use crate::{bounce, current, registers, snapshot, stop};
-
-/// Vector of the serial line's interrupt.
-pub const CONSOLE_VECTOR: u8 = arch::platform::VECTOR_IRQ_FIRST;
+use crate::{bounce, current, irq, registers, snapshot, stop};
 
 /// A fault in the hypervisor itself. Returns what to do next; does not return when it is a defect of ours.
 pub fn hypervisor_exception(regs: &mut Regs) -> entry::AfterFault {
@@ -49,18 +46,21 @@ pub fn hypervisor_exception(regs: &mut Regs) -> entry::AfterFault {
 
 /// Handles an interrupt.
 pub fn interrupt(regs: &mut Regs) {
-    use arch::platform::{VECTOR_CALL, VECTOR_RESCHEDULE, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_TLB, apic};
+    use arch::platform::{
+        VECTOR_APIC_ERROR, VECTOR_CALL, VECTOR_RESCHEDULE, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_TLB,
+    };
     let vector = regs.vector as u8;
-    if vector == VECTOR_SPURIOUS {
-        return;
+    match vector {
+        VECTOR_IRQ_FIRST..=VECTOR_IRQ_LAST => return irq::interrupt(vector),
+        VECTOR_SPURIOUS => return,
+        _ => apic::end_of_interrupt(),
     }
-    apic::end_of_interrupt();
     match vector {
         VECTOR_TIMER => cpu::raise_here(Work::TIMER),
         VECTOR_TLB => arch::tlb::serve(),
         VECTOR_RESCHEDULE => {}
         VECTOR_CALL => stop::here_if_asked(),
-        CONSOLE_VECTOR => cpu::raise_here(Work::CONSOLE),
+        VECTOR_APIC_ERROR => log::warn!("CPU {}: APIC error {:#x}", cpu::this_cpu().0, apic::take_errors()),
         other => log::warn!("unexpected interrupt, vector {other:#x}"),
     }
 }

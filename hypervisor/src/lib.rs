@@ -32,6 +32,7 @@ pub mod initialise;
 #[cfg(target_os = "none")]
 pub mod interrupts;
 pub mod io_rights;
+pub mod irq;
 pub mod keys;
 pub mod log_ring;
 pub mod machine_map;
@@ -40,6 +41,7 @@ pub mod operand;
 pub mod ops;
 #[cfg(target_os = "none")]
 pub mod panic;
+pub mod pirq;
 pub mod port_io;
 pub mod power;
 pub mod privileged;

@@ -90,7 +90,7 @@ extern "C" fn on_own_tables() -> ! {
     hypervisor::ops::version::COMMAND_LINE.call_once(|| info.cmdline().into());
     let platform = devices::discover(&info);
     processors::start_all(&platform, &info);
-    devices::routes(&platform);
+    devices::interrupts(&platform);
     fail_if_asked();
     if let Err(error) = dom0::build(&info, &platform) {
         give_up(error);

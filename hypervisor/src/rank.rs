@@ -9,6 +9,14 @@ pub const ROOTS: u8 = 10;
 pub const DESCRIPTORS: u8 = 12;
 /// A domain's event channels; two of them in ascending order of the domains' numbers.
 pub const EVENTS: u8 = 16;
+/// A domain's list of PIRQs, while it is changed.
+pub const PIRQS: u8 = 14;
+/// An interrupt.
+pub const IRQ: u8 = 20;
+/// A CPU's list of interrupts that are held back.
+pub const HELD: u8 = 22;
+/// The page on which a domain finds which PIRQs it must end.
+pub const EOI_PAGE: u8 = 23;
 /// The table of domains' grants.
 pub const GRANTS: u8 = 18;
 /// Run queues.

@@ -14,6 +14,7 @@ use arch::{CpuId, MAX_CPUS, cpu};
 use hypercalls::Virq;
 use mm::Lock;
 
+use crate::irq::chores;
 use crate::keys::{self, Text, line};
 use crate::vcpu::Vcpu;
 use crate::{current, events, rank, schedule, time};
@@ -206,7 +207,7 @@ pub fn reprogram() {
 fn program(here: CpuId, first: Option<(u64, u32)>) {
     let refresh = current::vcpu().map_or(u64::MAX, |vcpu| vcpu.time_due.load(Relaxed));
     let next = first.map_or(u64::MAX, |(deadline, _)| deadline).min(schedule::slice_end(here)).min(refresh);
-    let next = next.min(keys::due_on(here));
+    let next = next.min(keys::due_on(here)).min(chores::due(here));
     if cpu::change_deadline(next) {
         arch::timer::program((next != u64::MAX).then_some(next));
     }
@@ -233,6 +234,7 @@ pub fn run() {
     if keys::due_on(here) <= now {
         cpu::raise_here(cpu::Work::CONSOLE);
     }
+    chores::run(here, now);
     if let Some(vcpu) = current::vcpu() {
         time::refresh(vcpu, now);
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Starting the hosted machine, and holding it while a test runs.
 
-use crate::{area, console, cpu, guest, ipi, phys, port, time, timer, tlb, window};
+use crate::{apic, area, console, cpu, guest, ioapic, ipi, phys, port, time, timer, tlb, window};
 use arch_types::CpuId;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +22,8 @@ pub fn boot(bytes: usize, cpus: usize) -> Machine {
     cpu::set_this_cpu(CpuId(0));
     cpu::preempt_after(None);
     area::reset();
+    apic::reset();
+    ioapic::reset();
     tlb::reset();
     guest::reset();
     time::reset();

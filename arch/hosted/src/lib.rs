@@ -15,7 +15,9 @@ extern crate std;
 pub use arch_types::{
     AtomicCpuMask, CpuId, CpuMask, CpuState, Flush, GuestFault, MAX_CPUS, Regs, SleepValues, cpumask, regs,
 };
+pub use arch_types::{LineMode, NoSuchLine, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST};
 
+pub mod apic;
 mod area;
 pub mod console;
 pub mod context;
@@ -25,6 +27,7 @@ pub mod features;
 pub mod fpu;
 pub mod guest;
 pub mod hosted;
+pub mod ioapic;
 pub mod ipi;
 pub mod machine;
 pub mod msr;

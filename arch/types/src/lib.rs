@@ -5,10 +5,12 @@
 
 pub mod cpumask;
 pub mod idle;
+pub mod line;
 pub mod regs;
 
 pub use cpumask::{AtomicCpuMask, CpuId, CpuMask, MAX_CPUS};
 pub use idle::IdleClock;
+pub use line::{LineMode, NoSuchLine, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST};
 pub use regs::Regs;
 
 /// What a TLB flush must drop.

@@ -164,6 +164,11 @@ pub fn send_nmi(cpu: CpuId) {
     apic::send_nmi(area_of(cpu).apic_id.load(Ordering::Relaxed));
 }
 
+/// Returns the number of a CPU's local APIC.
+pub fn apic_id(cpu: CpuId) -> u32 {
+    area_of(cpu).apic_id.load(Ordering::Relaxed)
+}
+
 /// Interrupts a CPU so that it looks at its work.
 pub fn poke(cpu: CpuId) {
     apic::send_ipi(area_of(cpu).apic_id.load(Ordering::Relaxed), VECTOR_RESCHEDULE);

@@ -28,6 +28,7 @@ pub mod time;
 pub mod tlb;
 pub mod window;
 
-pub use platform::{machine, serial as console, timer};
+pub use platform::{apic, ioapic, machine, serial as console, timer};
 
 pub use arch_types::{AtomicCpuMask, CpuId, CpuMask, CpuState, Flush, GuestFault, MAX_CPUS, Regs, SleepValues};
+pub use arch_types::{LineMode, NoSuchLine, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST};

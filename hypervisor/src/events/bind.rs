@@ -11,6 +11,7 @@ use hypercalls::{DomId, Errno, Result, VcpuId, Virq};
 use super::port::{Channel, State};
 use super::two_level::{clear_pending, raise};
 use crate::domain::{self, Domain};
+use crate::pirq;
 
 /// Binds a virtual interrupt.
 ///
@@ -39,6 +40,21 @@ pub fn bind_virq(domain: &Domain, virq: Virq, vcpu: VcpuId) -> Result<u32> {
 pub fn bind_ipi(domain: &Domain, vcpu: VcpuId) -> Result<u32> {
     domain.vcpu(vcpu).ok_or(Errno::ENOENT)?;
     domain.events.lock().allocate(State::Ipi, vcpu)
+}
+
+/// Makes a port for an interrupt of the machine, which notifies vCPU 0.
+///
+/// # Errors
+/// `ENOSPC`.
+pub fn open_pirq(domain: &Domain, pirq: u32) -> Result<u32> {
+    domain.events.lock().allocate(State::Pirq(pirq), VcpuId(0))
+}
+
+/// Takes back a port of [`open_pirq`] that nobody was told of.
+pub fn abandon_pirq(domain: &Domain, port: u32) {
+    if let Some(channel) = domain.events.lock().get_mut(port) {
+        channel.state = State::Closed;
+    }
 }
 
 /// Makes a port that `remote` may bind to.
@@ -105,8 +121,12 @@ pub fn bind_vcpu(domain: &Domain, port: u32, vcpu: VcpuId) -> Result<()> {
     match channel.state {
         State::Virq(virq) if virq.scope() == Some(VirqScope::Vcpu) => Err(Errno::EINVAL),
         State::Ipi | State::Closed => Err(Errno::EINVAL),
-        _ => {
+        state => {
             channel.vcpu = vcpu;
+            drop(events);
+            if let State::Pirq(pirq) = state {
+                pirq::notify(domain, pirq, port, vcpu);
+            }
             Ok(())
         }
     }
@@ -117,6 +137,11 @@ pub fn bind_vcpu(domain: &Domain, port: u32, vcpu: VcpuId) -> Result<()> {
 /// # Errors
 /// `EINVAL` when it is not open.
 pub fn close(domain: &Domain, port: u32) -> Result<()> {
+    let open = domain.events.lock().get(port);
+    if let Some(Channel { state: State::Pirq(pirq), .. }) = open {
+        // First the interrupt, then the port: it must not be raised for whoever gets it next.
+        pirq::unbind(domain, pirq, port);
+    }
     let closed = {
         let mut events = domain.events.lock();
         let channel = events.get_mut(port).ok_or(Errno::EINVAL)?;

@@ -28,6 +28,8 @@ pub enum State {
     },
     /// A virtual interrupt.
     Virq(Virq),
+    /// An interrupt of the machine, by the domain's number for it; [`crate::pirq`] keeps it.
+    Pirq(u32),
     /// Another vCPU of the same domain.
     Ipi,
 }
@@ -101,6 +103,7 @@ pub fn status(domain: &Domain, port: u32) -> Result<(EvtchnStat, VcpuId, u32, u3
         State::Unbound { remote } => (EvtchnStat::UNBOUND, u32::from(remote.0), 0),
         State::Interdomain { remote, port } => (EvtchnStat::INTERDOMAIN, u32::from(remote.0), port),
         State::Virq(virq) => (EvtchnStat::VIRQ, virq.0, 0),
+        State::Pirq(pirq) => (EvtchnStat::PIRQ, pirq, 0),
         State::Ipi => (EvtchnStat::IPI, 0, 0),
     };
     Ok((status, channel.vcpu, a, b))

@@ -48,7 +48,7 @@ pub fn send(domain: &Domain, port: u32) -> Result<()> {
         State::Ipi => raise(domain, port, channel.vcpu),
         State::Interdomain { remote, port } => send_remote(domain, remote, port),
         State::Unbound { .. } => {}
-        State::Closed | State::Virq(_) => return Err(Errno::EINVAL),
+        State::Closed | State::Virq(_) | State::Pirq(_) => return Err(Errno::EINVAL),
     }
     Ok(())
 }

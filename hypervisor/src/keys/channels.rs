@@ -35,6 +35,7 @@ pub(super) fn all(at: u64, to: &mut Text) -> Option<u64> {
             State::Unbound { remote } => line!(to, "nobody yet; d{} may bind", remote.0),
             State::Interdomain { remote, port } => line!(to, "port {port} of d{}", remote.0),
             State::Virq(virq) => line!(to, "{virq:?}"),
+            State::Pirq(pirq) => line!(to, "PIRQ {pirq}"),
             State::Ipi => line!(to, "another vCPU"),
         }
         last = Some(port);

@@ -4,12 +4,14 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
+use arch::cpu::Work;
 use arch::platform::acpi::Platform;
 use arch::platform::serial::{self, Params};
 use arch::platform::{acpi, apic, clock, ioapic, machine, pic, rtc, timer};
 use boot::BootInfo;
 use boot::options::{Baud, Com1, Level, Options};
-use hypervisor::{console, firmware, host, time};
+use hypercalls::Errno;
+use hypervisor::{console, firmware, host, irq, time};
 
 use super::memory;
 
@@ -113,13 +115,20 @@ pub(super) fn discover(info: &BootInfo) -> Platform {
     platform
 }
 
-/// Routes the interrupts that are the hypervisor's own.
-pub(super) fn routes(platform: &Platform) {
+/// Messages that dom0's devices can have, beside the lines: what that many CPUs have vectors for, within reason.
+fn messages() -> u32 {
+    (irq::vectors::COUNT as u32 * arch::cpu::online().count() as u32).clamp(256, 4096)
+}
+
+/// Makes the table of interrupts, and routes those that are the hypervisor's own.
+pub(super) fn interrupts(platform: &Platform) {
+    irq::init(messages(), |gsi| platform.line_mode(gsi));
     let base = super::command_line_options().com1.io_base;
-    let Some(irq) = serial::legacy_irq(base) else { return };
-    let (gsi, mode) = platform.isa_irq(irq);
-    match ioapic::route(gsi, hypervisor::interrupts::CONSOLE_VECTOR, apic::id(), mode, false) {
+    let Some(isa) = serial::legacy_irq(base) else { return };
+    let (gsi, _) = platform.isa_irq(isa);
+    let claimed = irq::get(gsi).ok_or(Errno::EINVAL).and_then(|irq| irq.claim("serial line", Work::CONSOLE));
+    match claimed {
         Ok(()) => serial::receive_interrupt(true),
-        Err(error) => log::warn!("the serial line's interrupt cannot be routed: {error:?}"),
+        Err(error) => log::warn!("the serial line's interrupt, GSI {gsi}, cannot be routed: {error:?}"),
     }
 }

@@ -7,7 +7,7 @@ use hypercalls::{DomId, Errno, GuestPtr, HypercallNr, Result, VcpuId};
 use crate::dispatch::{Args, Outcome, SubOp, absent, run_sub, sub};
 use crate::domain::{self, Domain};
 use crate::vcpu::Vcpu;
-use crate::{events, guest};
+use crate::{events, guest, pirq};
 
 /// The sub-operations.
 pub static OPS: [SubOp; 15] = [
@@ -24,7 +24,12 @@ pub static OPS: [SubOp; 15] = [
             Ok(())
         })
     }),
-    absent("bind_pirq"),
+    sub("bind_pirq", |vcpu, arg| {
+        answer(arg, |a: &mut EvtchnBindPirq| {
+            a.port = pirq::bind(vcpu.domain(), a.pirq, a.flags & BIND_PIRQ_WILL_SHARE != 0)?;
+            Ok(())
+        })
+    }),
     sub("close", |vcpu, arg| {
         let a: EvtchnClose = guest::read(GuestPtr::new(arg))?;
         events::close(vcpu.domain(), a.port).map(|()| 0)

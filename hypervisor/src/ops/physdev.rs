@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `physdev_op`: I/O privilege, interrupts and PCI devices.
 
+mod lines;
+
 use core::sync::atomic::Ordering::Relaxed;
 
 use hypercalls::physdev::{PhysdevSetIobitmap, PhysdevSetIopl};
@@ -18,31 +20,31 @@ pub static OPS: [SubOp; 32] = [
     UNASSIGNED,
     UNASSIGNED,
     UNASSIGNED,
-    absent("IRQ_UNMASK_NOTIFY"),
-    absent("irq_status_query"),
+    sub("IRQ_UNMASK_NOTIFY", lines::unmask_notify),
+    sub("irq_status_query", lines::status_query),
     sub("set_iopl", set_iopl),
     sub("set_iobitmap", set_iobitmap),
-    absent("apic_read"),
-    absent("apic_write"),
-    absent("alloc_irq_vector"),
-    absent("free_irq_vector"),
-    absent("eoi"),
-    absent("map_pirq"),
-    absent("unmap_pirq"),
+    sub("apic_read", lines::apic_read),
+    sub("apic_write", lines::apic_write),
+    sub("alloc_irq_vector", lines::alloc_vector),
+    sub("free_irq_vector", lines::free_vector),
+    sub("eoi", lines::eoi),
+    sub("map_pirq", lines::map_pirq),
+    sub("unmap_pirq", lines::unmap_pirq),
     absent("manage_pci_add"),
     absent("manage_pci_remove"),
-    absent("pirq_eoi_gmfn_v1"),
+    sub("pirq_eoi_gmfn_v1", lines::eoi_page_v1),
     UNASSIGNED,
     absent("restore_msi"),
     absent("manage_pci_add_ext"),
-    absent("setup_gsi"),
+    sub("setup_gsi", lines::setup_gsi),
     UNASSIGNED,
-    absent("get_free_pirq"),
+    sub("get_free_pirq", lines::get_free_pirq),
     absent("pci_mmcfg_reserved"),
     absent("pci_device_add"),
     absent("pci_device_remove"),
     absent("restore_msi_ext"),
-    absent("pirq_eoi_gmfn_v2"),
+    sub("pirq_eoi_gmfn_v2", lines::eoi_page_v2),
     absent("dbgp_op"),
     absent("prepare_msix"),
     absent("release_msix"),

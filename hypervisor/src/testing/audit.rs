@@ -20,7 +20,7 @@ use super::guest::Guest;
 use crate::domain::Domain;
 use crate::events::{Channel, State};
 use crate::vcpu::Vcpu;
-use crate::{current, domain};
+use crate::{current, domain, irq};
 
 type Checked = Result<(), String>;
 
@@ -37,7 +37,8 @@ macro_rules! ensure {
 /// # Errors
 /// The first that is broken, in words.
 pub fn check(guests: &[Guest], cpus: u16) -> Checked {
-    let held: Vec<Held> = guests.iter().flat_map(|g| &g.domain.vcpus).flat_map(held_by).collect();
+    let mut held: Vec<Held> = guests.iter().flat_map(|g| &g.domain.vcpus).flat_map(held_by).collect();
+    held.extend(guests.iter().filter_map(|g| g.domain.pirqs.eoi_frame()).map(Held::typed));
     invariants::check(held, &may_map)?;
     invariants::check_tlb()?;
     check_translations(cpus)?;
@@ -160,6 +161,7 @@ fn check_domain(domain: &Domain) -> Checked {
     for vcpu in &domain.vcpus {
         check_vcpu(vcpu)?;
     }
+    check_pirqs(domain)?;
     check_events(domain)
 }
 
@@ -196,6 +198,20 @@ fn check_virq(vcpu: &Vcpu, virq: Virq) -> Checked {
     Ok(())
 }
 
+/// 6: every interrupt that is bound has its port.
+fn check_pirqs(domain: &Domain) -> Checked {
+    let mut checked = Ok(());
+    domain.pirqs.for_each(|pirq, irq, port| {
+        let channel = domain.events.lock().get(port);
+        let listeners = irq::get(irq).map_or(0, |i| i.listeners().filter(|l| *l == (domain.id, pirq)).count());
+        let bound = channel.is_some_and(|c| c.state == State::Pirq(pirq)) && listeners == 1;
+        if checked.is_ok() && !(bound || port == 0 && listeners == 0) {
+            checked = Err(format!("6: {}: PIRQ {pirq} (IRQ {irq}) has port {port} ({channel:?})", domain.id));
+        }
+    });
+    checked
+}
+
 /// 6: every port has one state, and both ends agree.
 fn check_events(domain: &Domain) -> Checked {
     let all: Vec<(u32, Channel)> = domain.events.lock().iter().collect();
@@ -215,6 +231,11 @@ fn check_events(domain: &Domain) -> Checked {
                 let holder = if virq.scope() == Some(VirqScope::Vcpu) { Some(vcpu) } else { domain.vcpus.first() };
                 let known = holder.is_some_and(|v| v.virq_port(virq).load(Relaxed) == port);
                 ensure!(known, "{name}: its vCPU does not know");
+            }
+            State::Pirq(pirq) => {
+                // A port whose PIRQ was unmapped stays, silent.
+                let listens = domain.pirqs.irq(pirq).is_some_and(|irq| irq.listeners().any(|l| l == (domain.id, pirq)));
+                ensure!(domain.pirqs.port(pirq) != port || listens, "{name}: the interrupt does not know");
             }
             State::Closed => return Err(format!("{name}: closed, yet found")),
             State::Unbound { .. } | State::Ipi => {}

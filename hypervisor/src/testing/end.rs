@@ -21,6 +21,7 @@ pub(super) fn unload() {
 /// Gives up everything that a domain owns. None of its vCPUs runs.
 pub(super) fn relinquish(domain: &Domain) {
     domain.account.begin_dying();
+    crate::pirq::relinquish(domain);
     domain.vcpus.iter().for_each(|vcpu| give_back(domain, vcpu));
     let ctx = domain.tables_ctx();
     let mut tables = domain.page_tables.lock();

@@ -9,7 +9,7 @@ use arch::cpu::{self, Work};
 use arch::entry::Idle;
 use arch::hosted::Machine;
 use arch::machine::MachineEnd;
-use arch::{CpuId, Regs, entry};
+use arch::{CpuId, LineMode, Regs, entry};
 use hypercalls::memory::{E820Entry, E820Type};
 use hypercalls::mmu::{MmuextCmd, MmuextOp};
 use hypercalls::shared_info::vcpu_offset;
@@ -27,10 +27,12 @@ use crate::create::Config;
 use crate::emulate::io::PortSet;
 use crate::io_rights::{IoRights, message_range};
 use crate::vcpu::Vcpu;
-use crate::{bounce, console, current, dispatch, domain, events, host, keys, machine_map, schedule, timers};
+use crate::{bounce, console, current, dispatch, domain, events, host, irq, keys, machine_map, schedule, timers};
 
 /// Frames of the machine.
 const FRAMES: u64 = 512;
+/// Messages that devices can have.
+const MESSAGES: u32 = 64;
 /// More round trips than the way back to a guest ever takes.
 const MANY: usize = 1000;
 
@@ -58,6 +60,8 @@ pub fn new_machine(frames: u64, cpus: u16) -> Machine {
     timers::forget_all();
     crate::cpus::note((0..u32::from(cpus)).map(|n| Present { apic_id: n, acpi_id: n + 1 }).collect());
     keys::forget_all();
+    irq::forget_all();
+    irq::init(MESSAGES, |gsi| LineMode { level: gsi >= 16, active_low: gsi >= 16 });
     // What was typed on another machine.
     let _ = console::read_input(usize::MAX, |_, _| Ok(()));
     let ram = E820Entry { addr: 0, size: frames << 12, kind: E820Type::RAM };

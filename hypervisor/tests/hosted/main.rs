@@ -3,6 +3,7 @@
 
 mod boot;
 mod continuations;
+mod interrupts;
 mod platform;
 mod random;
 mod ways;

@@ -8,6 +8,8 @@
 
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
+use arch_types::CpuId;
+
 use super::{VECTOR_APIC_ERROR, VECTOR_SPURIOUS, VECTOR_TIMER, timer};
 use crate::features::cpuid;
 use crate::msr;
@@ -40,6 +42,7 @@ const TASK_PRIORITY: u32 = 0x80;
 const EOI: u32 = 0xb0;
 const SPURIOUS: u32 = 0xf0;
 const ISR: u32 = 0x100;
+const IRR: u32 = 0x200;
 const ERROR_STATUS: u32 = 0x280;
 const LVT_CMCI: u32 = 0x2f0;
 const ICR_LOW: u32 = 0x300;
@@ -189,6 +192,16 @@ pub fn take_errors() -> u32 {
 /// True when the vector's interrupt is in service: tells a real interrupt from a spurious one.
 pub fn in_service(vector: u8) -> bool {
     read(ISR + u32::from(vector >> 5) * 0x10) >> (vector & 31) & 1 != 0
+}
+
+/// True when the vector's interrupt has come to this CPU and was not taken yet.
+pub fn is_requested(vector: u8) -> bool {
+    read(IRR + u32::from(vector >> 5) * 0x10) >> (vector & 31) & 1 != 0
+}
+
+/// True when lines and messages can be sent to a CPU: they name it by 8 bits.
+pub fn can_target(cpu: CpuId) -> bool {
+    crate::cpu::apic_id(cpu) < 0x100
 }
 
 /// Sends an interrupt command.

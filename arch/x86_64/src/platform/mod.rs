@@ -2,7 +2,7 @@
 //! The machine around the CPUs: console UART, firmware tables, interrupt controllers, clocks, power.
 //!
 //! Nothing here knows of page tables: whoever starts the machine hands over functions that map tables
-//! and device registers. Everything may run before the heap exists and before interrupts are on.
+//! and device registers. Everything but [`ioapic`] may run before the heap exists, and all before interrupts are on.
 
 pub mod acpi;
 pub mod apic;
@@ -29,10 +29,6 @@ pub const VECTOR_RESCHEDULE: u8 = 0xfc;
 pub const VECTOR_TLB: u8 = 0xfb;
 /// Another CPU wants this one to run a function, or to stop.
 pub const VECTOR_CALL: u8 = 0xfa;
-/// First vector of interrupt lines and messages.
-pub const VECTOR_IRQ_FIRST: u8 = 0x30;
-/// Last vector of interrupt lines and messages.
-pub const VECTOR_IRQ_LAST: u8 = 0xef;
 /// Where the masked 8259s would deliver: 16 vectors on which only spurious interrupts can arrive.
 pub const VECTOR_PIC: u8 = 0x20;
 

@@ -5,7 +5,9 @@ use acpi::madt::{
     InterruptSourceOverrideEntry, IoApicEntry, LocalApicAddressOverrideEntry, LocalApicEntry, LocalX2ApicEntry,
 };
 
-use super::{AcpiError, CpuEntry, HEADER, IoApicInfo, IsaOverride, LineMode, Platform, u32_at, view_whole};
+use arch_types::LineMode;
+
+use super::{AcpiError, CpuEntry, HEADER, IoApicInfo, IsaOverride, Platform, u32_at, view_whole};
 
 /// Reads the table into the platform.
 pub(super) fn read(table: &[u8], out: &mut Platform) {

@@ -17,6 +17,7 @@ use acpi::madt::{
     InterruptSourceOverrideEntry, IoApicEntry, LocalApicAddressOverrideEntry, LocalApicEntry, LocalX2ApicEntry,
 };
 use acpi::rsdp::Rsdp;
+use arch_types::LineMode;
 use arrayvec::ArrayVec;
 
 use super::Map;
@@ -42,15 +43,6 @@ pub struct IoApicInfo {
     pub maddr: u64,
     /// The first global interrupt that is connected to it.
     pub gsi_base: u32,
-}
-
-/// How a line shows an interrupt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LineMode {
-    /// Level triggered; edge triggered otherwise.
-    pub level: bool,
-    /// Active low; active high otherwise.
-    pub active_low: bool,
 }
 
 /// A legacy interrupt that is not connected one to one.
@@ -123,6 +115,18 @@ impl Platform {
     pub fn isa_irq(&self, irq: u8) -> (u32, LineMode) {
         let found = self.overrides.iter().find(|o| o.irq == irq);
         found.map_or((irq.into(), LineMode::default()), |o| (o.gsi, o.mode))
+    }
+
+    /// Returns how a global interrupt behaves as far as the tables tell: a legacy one as they say or as ISA has it, others as PCI
+    /// has it.
+    pub fn line_mode(&self, gsi: u32) -> LineMode {
+        if let Some(found) = self.overrides.iter().find(|o| o.gsi == gsi) {
+            found.mode
+        } else if gsi < 16 {
+            LineMode::default()
+        } else {
+            LineMode { level: true, active_low: true }
+        }
     }
 
     fn problem(&mut self, error: AcpiError) {
