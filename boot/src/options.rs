@@ -89,6 +89,17 @@ pub struct Options {
     pub nosmp: bool,
     /// Fail on purpose.
     pub debug: Option<Failure>,
+    /// Refuse guests' absent page-table entries that a CPU affected by L1TF would look at.
+    pub pv_l1tf: PvL1tf,
+}
+
+/// For which domains `pv-l1tf` is on; `None`: as the CPU needs it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PvL1tf {
+    /// dom0.
+    pub dom0: Option<bool>,
+    /// All others.
+    pub domu: Option<bool>,
 }
 
 /// A failure on purpose before dom0 is built, so that tests can look at the report and at the machine's end.
@@ -117,6 +128,7 @@ impl Default for Options {
             maxcpus: None,
             nosmp: false,
             debug: None,
+            pv_l1tf: PvL1tf::default(),
         }
     }
 }
@@ -218,7 +230,7 @@ struct Spec {
 const BOOL: &str = "a boolean: nothing, yes/no, on/off, true/false, enable/disable, 1/0";
 const LEVELS: &str = "LEVEL[/RATE-LIMITED LEVEL] of none, error, warning, info, debug, all";
 
-const SPECS: [Spec; 18] = [
+const SPECS: [Spec; 19] = [
     value("com1", com1::ACCEPTED, |o, v| com1::parse(v).map(|c| o.com1 = c)),
     value("console", "a list of com1, vga; or none", |o, v| consoles(v).map(|c| o.console = c)),
     boolean("console_to_ring", |o| &mut o.console_to_ring),
@@ -240,6 +252,9 @@ const SPECS: [Spec; 18] = [
         let n = parse::whole_number(v)?;
         o.maxcpus = Some(u32::try_from(n).unwrap_or(u32::MAX));
         Ok(())
+    }),
+    value("pv-l1tf", "a boolean, or a list of [no-]dom0, dom0=BOOLEAN, [no-]domu, domu=BOOLEAN", |o, v| {
+        pv_l1tf(o.pv_l1tf, v).map(|p| o.pv_l1tf = p)
     }),
     boolean("noreboot", |o| &mut o.noreboot),
     boolean("nosmp", |o| &mut o.nosmp),
@@ -314,6 +329,30 @@ fn failure(name: &str) -> Result<Failure, Refusal> {
         "trap-at-boot" => Ok(Failure::Trap),
         _ => Err(Refusal::Malformed),
     }
+}
+
+/// Later words count over earlier ones; a bare boolean is for both.
+fn pv_l1tf(mut chosen: PvL1tf, value: &str) -> Result<PvL1tf, Refusal> {
+    for word in value.split(',') {
+        if word.is_empty() != value.is_empty() {
+            return Err(Refusal::Malformed);
+        }
+        if let Ok(on) = parse::boolean(word) {
+            chosen = PvL1tf { dom0: Some(on), domu: Some(on) };
+            continue;
+        }
+        let (name, on) = match (word.strip_prefix("no-"), word.split_once('=')) {
+            (Some(name), _) => (name, false),
+            (None, Some((name, value))) => (name, parse::boolean(value)?),
+            (None, None) => (word, true),
+        };
+        match name {
+            "dom0" => chosen.dom0 = Some(on),
+            "domu" => chosen.domu = Some(on),
+            _ => return Err(Refusal::Malformed),
+        }
+    }
+    Ok(chosen)
 }
 
 fn level(name: &str) -> Result<Level, Refusal> {

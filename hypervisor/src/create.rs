@@ -20,7 +20,7 @@ use crate::io_rights::IoRights;
 use crate::pirq::Pirqs;
 use crate::port_io::Latches;
 use crate::vcpu::Vcpu;
-use crate::{host, rank, schedule, shared};
+use crate::{host, l1tf, rank, schedule, shared};
 
 /// What a domain is created with.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ fn context() -> Result<Context> {
 /// # Errors
 /// `ENOMEM`, or `EEXIST` when the number is taken.
 pub fn domain(config: Config) -> Result<Arc<Domain>> {
-    let account = Account::open(config.id, config.max_pages)?;
+    let account = Account::open_with(config.id, config.max_pages, l1tf::rule_for(config.privileged))?;
     let shared_frame = mm::SharedFrame::alloc(config.id, Share::ReadWrite)?;
     let shared_info = shared::kept(&shared_frame);
     for vcpu in 0..XEN_LEGACY_MAX_VCPUS {

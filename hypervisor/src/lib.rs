@@ -34,6 +34,7 @@ pub mod interrupts;
 pub mod io_rights;
 pub mod irq;
 pub mod keys;
+pub mod l1tf;
 pub mod log_ring;
 pub mod machine_map;
 pub mod mmu;

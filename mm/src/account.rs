@@ -11,11 +11,11 @@
 
 use crate::frame::{self, Frame, NONE};
 use crate::lock::{Lock, LockGuard, rank};
-use crate::{buddy, m2p};
+use crate::{AbsentRule, buddy, m2p};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use arch::AtomicCpuMask;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 use hypercalls::{DomId, Errno, Mfn, Result};
 
 /// Frames linked through the frame table.
@@ -90,6 +90,10 @@ pub struct Account {
     domid: DomId,
     /// CPUs that may hold translations of this domain's address spaces.
     pub dirty: AtomicCpuMask,
+    /// Which absent entries its page tables may hold; `None`: any.
+    absent: Option<AbsentRule>,
+    /// An absent entry was refused, and that was said.
+    said_absent: AtomicBool,
     pages: Lock<Pages>,
 }
 
@@ -111,9 +115,22 @@ impl Account {
     /// # Errors
     /// `EEXIST` if the domain has one, frames of an earlier domain of that number perhaps still being mapped.
     pub fn open(domid: DomId, maximum: u64) -> Result<Arc<Self>> {
+        Self::open_with(domid, maximum, None)
+    }
+    /// As [`Account::open`], for a domain whose absent entries must be harmless.
+    ///
+    /// # Errors
+    /// As [`Account::open`].
+    pub fn open_with(domid: DomId, maximum: u64, absent: Option<AbsentRule>) -> Result<Arc<Self>> {
         let pages =
             Pages { list: List::EMPTY, visited: List::EMPTY, owned: 0, maximum, dying: false, visited_all: false };
-        let account = Arc::new(Self { domid, dirty: AtomicCpuMask::new(), pages: Lock::new(rank::PAGES, pages) });
+        let account = Arc::new(Self {
+            domid,
+            dirty: AtomicCpuMask::new(),
+            absent,
+            said_absent: AtomicBool::new(false),
+            pages: Lock::new(rank::PAGES, pages),
+        });
         let mut accounts = ACCOUNTS.lock();
         if accounts.contains_key(&domid) {
             return Err(Errno::EEXIST);
@@ -137,6 +154,24 @@ impl Account {
     #[inline]
     pub fn domid(&self) -> DomId {
         self.domid
+    }
+    /// Checks an absent entry for a table of this level.
+    ///
+    /// # Errors
+    /// `EINVAL` when it is not harmless on this CPU.
+    #[inline]
+    pub(crate) fn check_absent(&self, entry: u64, level: u8) -> Result<()> {
+        match &self.absent {
+            Some(rule) if !rule.allows(entry, level) => Err(self.refuse_absent(entry, level)),
+            _ => Ok(()),
+        }
+    }
+    #[cold]
+    fn refuse_absent(&self, entry: u64, level: u8) -> Errno {
+        if !self.said_absent.swap(true, Ordering::Relaxed) {
+            log::warn!("d{}: absent L{level} entry {entry:#018x} refused: this CPU would look at it", self.domid.0);
+        }
+        Errno::EINVAL
     }
     fn lock(&self) -> LockGuard<'_, Pages> {
         self.pages.lock()

@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+pub mod absent;
 pub mod account;
 pub mod boot_alloc;
 pub mod buddy;
@@ -29,6 +30,7 @@ pub mod segdesc;
 pub mod shared;
 pub mod walk;
 
+pub use absent::AbsentRule;
 pub use account::Account;
 pub use boot_alloc::BootAllocator;
 pub use frame::{Frame, FrameState, PageType};

@@ -134,7 +134,6 @@ pub(super) const KNOWN: &[&str] = &[
     "preferred-cstates",
     "psr",
     "pv",
-    "pv-l1tf",
     "pv-linear-pt",
     "pv-shim",
     "reboot",

@@ -192,6 +192,32 @@ fn log_levels() {
 }
 
 #[test]
+fn protection_of_absent_entries() {
+    let of = |line| {
+        let (options, complaints) = parse(line);
+        assert_eq!(complaints, Complaints::default(), "{line}");
+        (options.pv_l1tf.dom0, options.pv_l1tf.domu)
+    };
+    let (yes, no) = (Some(true), Some(false));
+    for (line, chosen) in [
+        ("", (None, None)),
+        ("pv-l1tf", (yes, yes)),
+        ("no-pv-l1tf", (no, no)),
+        ("pv-l1tf=off", (no, no)),
+        ("pv-l1tf=dom0", (yes, None)),
+        ("pv-l1tf=no-domu", (None, no)),
+        ("pv-l1tf=dom0=yes,domu=0", (yes, no)),
+        ("pv-l1tf=yes,no-dom0", (no, yes)),
+        ("pv-l1tf=dom0 pv-l1tf=domu", (yes, yes)),
+    ] {
+        assert_eq!(of(line), chosen, "{line}");
+    }
+    for line in ["pv-l1tf=dom1", "pv-l1tf=dom0=maybe", "pv-l1tf=dom0,"] {
+        assert!(matches!(bad(line), Problem::Malformed { .. }), "{line}");
+    }
+}
+
+#[test]
 fn complaints_read_well() {
     assert_eq!(bad("frobnicate=1"), Problem::Unknown);
     assert_eq!(bad("no-such"), Problem::Unknown);

@@ -15,7 +15,7 @@ use hypercalls::memory::{E820Entry, E820Type};
 use hypervisor::construct::{self, Dom0};
 use hypervisor::emulate::io::PortSet;
 use hypervisor::io_rights::{IoRights, message_range};
-use hypervisor::machine_map;
+use hypervisor::{l1tf, machine_map};
 
 use super::memory;
 
@@ -41,6 +41,8 @@ pub(super) fn build(info: &BootInfo, platform: &Platform) -> Result<(), fmt::Arg
     let entry = |r: &MemRegion| E820Entry { addr: r.start, size: r.end - r.start, kind: E820Type(r.kind.to_e820()) };
     machine_map::MACHINE_MAP.call_once(|| info.memory.iter().map(entry).collect());
     let options = super::command_line_options();
+    let chosen = l1tf::Choice { privileged: options.pv_l1tf.dom0, others: options.pv_l1tf.domu };
+    l1tf::init(chosen, machine_map::MACHINE_MAP.get().map_or(&[], |map| map));
     let cpus = arch::cpu::online().count() as u32;
     let free = mm::buddy::free_frames();
     let from = Dom0 {

@@ -303,7 +303,7 @@ impl World {
         }
         drop((schedule::take_all(), domain::take_all(), host::take_dummy_info()));
         timers::forget_all();
-        self.guests.clear();
+        drop(core::mem::take(&mut self.guests));
         let (free, total) = (mm::buddy::free_frames(), mm::buddy::total_frames());
         assert_eq!(free + 1, total, "every frame but the reserved one has come back");
     }

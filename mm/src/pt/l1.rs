@@ -99,6 +99,7 @@ fn write(slot: &AtomicU64, mut old: u64, new: u64, how: Write) {
 pub(super) fn modify(ctx: &PtCtx<'_>, slot: &AtomicU64, new: u64, how: Write) -> Result<()> {
     let old = slot.load(Ordering::Relaxed);
     if new & P == 0 {
+        ctx.owner.check_absent(new, 1)?;
         // Accessed and dirty are kept here too if asked for: PROT_NONE memory is not present, yet dirty.
         write(slot, old, new, how);
         put_refs(old);
@@ -148,7 +149,12 @@ pub(super) fn compare_exchange(ctx: &PtCtx<'_>, slot: &AtomicU64, expected: u64,
         return Ok(old);
     }
     let exchange = |new| slot.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire);
-    let new = if new & P != 0 { check(ctx, new)? } else { new };
+    let new = if new & P != 0 {
+        check(ctx, new)?
+    } else {
+        ctx.owner.check_absent(new, 1)?;
+        new
+    };
     let changed = old ^ new;
     if new & P != 0 && changed & !FAST_L1 == 0 {
         return Ok(exchange(new).unwrap_or_else(|now| now));
@@ -171,10 +177,12 @@ pub(super) fn promote(ctx: &PtCtx<'_>, mfn: Mfn) -> Result<()> {
     for i in 0..512 {
         let slot = entry(mfn, i);
         let old = slot.load(Ordering::Relaxed);
-        if old & P == 0 {
-            continue;
-        }
-        match check(ctx, old).and_then(|new| get_refs(ctx, new)) {
+        let checked = if old & P == 0 {
+            ctx.owner.check_absent(old, 1).map(|()| old)
+        } else {
+            check(ctx, old).and_then(|new| get_refs(ctx, new))
+        };
+        match checked {
             Ok(new) if new == old => {}
             Ok(new) => slot.store(new, Ordering::Relaxed),
             Err(e) => {

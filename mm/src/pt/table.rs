@@ -136,7 +136,11 @@ fn promote(pt: &mut PageTables, ctx: &PtCtx<'_>, mfn: Mfn, level: u8, progress: 
         let index = usize::from(*progress);
         let slot = entry(mfn, index);
         let old = slot.load(Ordering::Relaxed);
-        if old & P == 0 || (level == 4 && HYPERVISOR.contains(&index)) {
+        let ours = level == 4 && HYPERVISOR.contains(&index);
+        if old & P == 0 || ours {
+            if !ours {
+                ctx.owner.check_absent(old, level)?;
+            }
             *progress += 1;
             continue;
         }
@@ -244,6 +248,8 @@ pub(super) fn modify(
         if (old ^ new) & !FAST_TABLE != 0 {
             get(pt, ctx, flags::mfn_of(new), level - 1)?;
         }
+    } else {
+        ctx.owner.check_absent(new, level)?;
     }
     if how == Write::PreserveAd {
         new |= old & (A | D);

@@ -41,7 +41,11 @@ pub struct Domain {
 
 impl Domain {
     pub fn new(id: u16, frames: u64) -> Self {
-        let account = Account::open(DomId(id), frames + 16).expect("new number");
+        Self::with_rule(id, frames, None)
+    }
+    /// One that may write only some absent entries.
+    pub fn with_rule(id: u16, frames: u64, absent: Option<mm::AbsentRule>) -> Self {
+        let account = Account::open_with(DomId(id), frames + 16, absent).expect("new number");
         let frames = (0..frames).map(|_| account.populate(0, mm::buddy::ANYWHERE).expect("enough memory")).collect();
         Self { account, tables: PageTables::new(), devices: false, roots: Vec::new(), frames }
     }
