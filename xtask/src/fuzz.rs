@@ -53,7 +53,10 @@ fn run(project: &Project, target: &str, seconds: u32) -> Result<Command> {
     if seeds.exists() {
         command.arg(seeds);
     }
-    command.args(["--", "-timeout=60", "-rss_limit_mb=4096"]).arg(format!("-max_total_time={seconds}"));
+    // Players need long inputs from the start.
+    command
+        .args(["--", "-timeout=60", "-rss_limit_mb=4096", "-len_control=0", "-max_len=4096"])
+        .arg(format!("-max_total_time={seconds}"));
     Ok(command)
 }
 
