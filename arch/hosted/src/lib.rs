@@ -15,7 +15,7 @@ extern crate std;
 pub use arch_types::{
     AtomicCpuMask, CpuId, CpuMask, CpuState, Flush, GuestFault, MAX_CPUS, Regs, SleepValues, cpumask, regs,
 };
-pub use arch_types::{LineMode, NoSuchLine, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST};
+pub use arch_types::{LineMode, NoSuchLine, VECTOR_INT80, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST};
 
 pub mod apic;
 mod area;

@@ -10,7 +10,7 @@ pub mod regs;
 
 pub use cpumask::{AtomicCpuMask, CpuId, CpuMask, MAX_CPUS};
 pub use idle::IdleClock;
-pub use line::{LineMode, NoSuchLine, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST};
+pub use line::{LineMode, NoSuchLine, VECTOR_INT80, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST};
 pub use regs::Regs;
 
 /// What a TLB flush must drop.

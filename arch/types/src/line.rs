@@ -5,6 +5,8 @@
 pub const VECTOR_IRQ_FIRST: u8 = 0x30;
 /// Last vector of interrupt lines and messages.
 pub const VECTOR_IRQ_LAST: u8 = 0xef;
+/// The one vector between them that is no interrupt's: programs of 32 bits call their kernel by it.
+pub const VECTOR_INT80: u8 = 0x80;
 
 /// How a line shows an interrupt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

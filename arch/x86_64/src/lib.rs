@@ -31,4 +31,4 @@ pub mod window;
 pub use platform::{apic, ioapic, machine, serial as console, timer};
 
 pub use arch_types::{AtomicCpuMask, CpuId, CpuMask, CpuState, Flush, GuestFault, MAX_CPUS, Regs, SleepValues};
-pub use arch_types::{LineMode, NoSuchLine, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST};
+pub use arch_types::{LineMode, NoSuchLine, VECTOR_INT80, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST};
