@@ -30,7 +30,7 @@ const ROOT: &str = "7b5c1f3e-6a0d-4c58-9d53-0d4f0c2e9a11";
 
 /// What is installed besides the essential packages and what these depend on.
 const PACKAGES: &str = "systemd-sysv,systemd-resolved,udev,dbus,libpam-systemd,linux-image-amd64,initramfs-tools,\
-    iproute2,iputils-ping,pciutils,procps,util-linux-extra,e2fsprogs,kmod,less,ca-certificates";
+    iproute2,iputils-ping,pciutils,procps,util-linux-extra,e2fsprogs,logsave,kmod,less,ca-certificates";
 
 /// Documentation and translations would be a third of the packages' files.
 const LEFT_OUT: &[&str] = &[
@@ -173,8 +173,10 @@ fn install(files: &Path, dir: &Path) -> Result<()> {
     };
     command.args(["--variant=minbase", "--dpkgopt=force-unsafe-io"]).arg(format!("--include={PACKAGES}"));
     command.args(LEFT_OUT.iter().map(|line| format!("--dpkgopt={line}")));
+    // The file system table comes first, since the initial RAM disk gets what checks those file systems.
     let copy = "tar -C \"$FILES\" --owner=0 --group=0 --mode=u=rwX,go=rX -c . | tar -C \"$1\" -xp";
-    for hook in [copy, "chroot \"$1\" passwd -qd root", "chroot \"$1\" systemctl -q enable systemd-networkd"] {
+    command.arg(format!("--essential-hook={copy}"));
+    for hook in ["chroot \"$1\" passwd -qd root", "chroot \"$1\" systemctl -q enable systemd-networkd"] {
         command.arg(format!("--customize-hook={hook}"));
     }
     command.args(["bookworm", "root.tar"]).current_dir(dir);
