@@ -347,6 +347,5 @@ pub(crate) fn release(frame: &'static Frame) {
 #[cold]
 pub(crate) fn flush_stale(frame: &Frame) {
     // Without an account (a frame of DOMID_XEN's, say) anybody may have mapped it.
-    let cpus = find(frame.owner()).map_or_else(arch::cpu::online, |account| account.dirty.load());
-    arch::tlb::flush_since(&cpus, frame.stamp());
+    frame.flush_stale(|| find(frame.owner()).map_or_else(arch::cpu::online, |account| account.dirty.load()));
 }

@@ -30,7 +30,9 @@
 //! ```
 //!
 //! None → T needs no flush; T → U flushes what may be stale since the count became 0 (`stamp`). The old type decides
-//! (XSA-408), the new one is published first (XSA-401), and the frame never goes back to None while it is owned.
+//! (XSA-408), the new one is published first (XSA-401), and the frame never goes back to None while it is owned. The flush is
+//! for the CPUs of the owner, and for all others too when LENT says that another domain's tables mapped it writable since
+//! the last such flush: that domain need not have flushed when it dropped its entry.
 //!
 //! # Locking
 //! None: words are atomic. Table types (L1–L4) and segment-descriptor types are taken and dropped under the owner's
@@ -107,6 +109,7 @@ const VALIDATED: u64 = 1 << 36;
 const PINNED: u64 = 1 << 37;
 const PARTIAL: u64 = 1 << 38;
 const NONCOHERENT: u64 = 1 << 39;
+const LENT: u64 = 1 << 40;
 const WRITABLE: u64 = PageType::Writable.bits();
 // Count word.
 const ALLOCATED: u64 = 1 << 32;

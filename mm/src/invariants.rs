@@ -37,6 +37,19 @@ impl Held {
     }
 }
 
+/// An L1 entry that maps another domain's frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Foreign {
+    /// Whose tables hold it.
+    pub tables: DomId,
+    /// Whose frame it maps.
+    pub owner: DomId,
+    /// The frame.
+    pub mfn: Mfn,
+    /// It may be written through it.
+    pub writable: bool,
+}
+
 #[derive(Clone, Copy, Default)]
 struct Tally {
     general: u32,
@@ -45,7 +58,7 @@ struct Tally {
 
 struct Audit<'a> {
     tallies: Vec<Tally>,
-    may_map: &'a dyn Fn(DomId, DomId) -> bool,
+    may_map: &'a dyn Fn(Foreign) -> bool,
     free: u64,
     ram: u64,
 }
@@ -58,11 +71,11 @@ macro_rules! ensure {
     };
 }
 
-/// Checks all frames. `may_map(a, b)` says whether tables of domain `a` may map frames of domain `b`, which is not `a`.
+/// Checks all frames. `may_map` is asked, once for each entry, whether a domain may map a frame that is not its own.
 ///
 /// # Errors
 /// The first broken rule, in words.
-pub fn check(held: impl IntoIterator<Item = Held>, may_map: &dyn Fn(DomId, DomId) -> bool) -> Result<(), String> {
+pub fn check(held: impl IntoIterator<Item = Held>, may_map: &dyn Fn(Foreign) -> bool) -> Result<(), String> {
     let mut audit = Audit { tallies: vec![Tally::default(); frame::end() as usize], may_map, free: 0, ram: 0 };
     for h in held {
         audit.add(h.mfn, h.general, h.typed);
@@ -144,7 +157,7 @@ impl Audit<'_> {
             "1: L1 {mfn} entry {i} maps {target} writable, which is {t:?}"
         );
         ensure!(
-            t.owner == s.owner || (self.may_map)(s.owner, t.owner),
+            t.owner == s.owner || (self.may_map)(Foreign { tables: s.owner, owner: t.owner, mfn: target, writable }),
             "3: L1 {mfn} entry {i} of {} maps {target} of {}",
             s.owner,
             t.owner

@@ -26,6 +26,7 @@ pub mod lock;
 pub mod m2p;
 pub mod pt;
 pub mod refs;
+pub mod rwlock;
 pub mod segdesc;
 pub mod shared;
 pub mod walk;
@@ -37,7 +38,8 @@ pub use frame::{Frame, FrameState, PageType};
 pub use heap::Heap;
 pub use lock::{Lock, LockGuard};
 pub use pt::{IoAccess, IoPolicy, NoIo, PageTables, PtCtx, RootRef, RootUse, Write};
-pub use refs::{PageRef, SegDescRef, WritableRef};
+pub use refs::{EntryRef, PageRef, SegDescRef, WritableRef};
+pub use rwlock::RwLock;
 pub use shared::{Share, SharedFrame};
 pub use walk::{Walk, walk};
 

@@ -123,17 +123,17 @@ impl<T: ?Sized> Drop for LockGuard<'_, T> {
 
 /// The order check of debug builds: one word of held ranks a CPU.
 #[cfg(debug_assertions)]
-mod order {
+pub(crate) mod order {
     use arch::{MAX_CPUS, cpu};
     use core::sync::atomic::{AtomicU64, Ordering};
 
-    pub(super) const NESTED: u8 = 255;
+    pub(crate) const NESTED: u8 = 255;
     static HELD: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 
     fn held() -> &'static AtomicU64 {
         &HELD[cpu::this_cpu().0 as usize % MAX_CPUS]
     }
-    pub(super) fn acquire(rank: u8, second: bool) {
+    pub(crate) fn acquire(rank: u8, second: bool) {
         let inner = held().load(Ordering::Relaxed) >> rank;
         let allowed = if second { 1 } else { 0 };
         assert!(inner & !allowed == 0, "lock of rank {rank} wanted under inner ranks {inner:#b}");
@@ -141,10 +141,10 @@ mod order {
             held().fetch_or(1 << rank, Ordering::Relaxed);
         }
     }
-    pub(super) fn note(rank: u8) {
+    pub(crate) fn note(rank: u8) {
         held().fetch_or(1 << rank, Ordering::Relaxed);
     }
-    pub(super) fn release(rank: u8) {
+    pub(crate) fn release(rank: u8) {
         if rank != NESTED {
             held().fetch_and(!(1 << rank), Ordering::Relaxed);
         }
@@ -152,9 +152,9 @@ mod order {
 }
 
 #[cfg(not(debug_assertions))]
-mod order {
-    pub(super) const NESTED: u8 = 255;
-    pub(super) fn acquire(_: u8, _: bool) {}
-    pub(super) fn note(_: u8) {}
-    pub(super) fn release(_: u8) {}
+pub(crate) mod order {
+    pub(crate) const NESTED: u8 = 255;
+    pub(crate) fn acquire(_: u8, _: bool) {}
+    pub(crate) fn note(_: u8) {}
+    pub(crate) fn release(_: u8) {}
 }

@@ -2,9 +2,10 @@
 //! References to frames as values: dropped exactly once, by `Drop`, in O(1).
 //!
 //! References that live in page-table entries are not values; `pt` takes them when an entry is written and drops them
-//! when it is replaced. References to tables above are [`crate::pt::RootRef`] and pins, because dropping one may mean
-//! tearing down a tree.
+//! when it is replaced. [`EntryRef`] is the form in which those of one L1 entry enter it and leave it. References to
+//! tables above are [`crate::pt::RootRef`] and pins, because dropping one may mean tearing down a tree.
 
+use crate::flags::{self, P, RW};
 use crate::frame::{self, Frame};
 use core::mem::ManuallyDrop;
 use hypercalls::{DomId, Errno, Mfn, Result};
@@ -85,5 +86,69 @@ impl Drop for SegDescRef {
     fn drop(&mut self) {
         self.0.put_type_simple();
         self.0.put();
+    }
+}
+
+/// What a present L1 entry of RAM holds: a general reference, and a writable one if the entry is writable.
+#[derive(Debug)]
+pub struct EntryRef {
+    frame: &'static Frame,
+    writable: bool,
+}
+
+impl EntryRef {
+    /// Takes the references if `owner` owns the frame.
+    ///
+    /// # Errors
+    /// `EINVAL`: not the owner; `EBUSY`: to be writable, but a page table or a descriptor page.
+    #[inline]
+    pub fn get(mfn: Mfn, owner: DomId, writable: bool) -> Result<Self> {
+        let frame = frame::get(mfn).filter(|f| f.try_get(owner)).ok_or(Errno::EINVAL)?;
+        if writable && frame.get_writable().is_err() {
+            frame.put();
+            return Err(Errno::EBUSY);
+        }
+        Ok(Self { frame, writable })
+    }
+    /// Returns the frame's number.
+    #[inline]
+    pub fn mfn(&self) -> Mfn {
+        self.frame.mfn()
+    }
+    /// True when the frame may be written through it.
+    #[inline]
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+    /// Hands the references to an entry, of which this returns the frame and the rights.
+    #[inline]
+    pub(crate) fn into_entry(self) -> u64 {
+        let this = ManuallyDrop::new(self);
+        flags::entry_for(this.frame.mfn(), if this.writable { P | RW } else { P })
+    }
+    /// Takes the references of an entry that is no longer in its table; `None` when it held none.
+    #[inline]
+    pub(crate) fn from_entry(entry: u64) -> Option<Self> {
+        if entry & P == 0 {
+            return None;
+        }
+        frame::ram(flags::mfn_of(entry)).map(|frame| Self { frame, writable: entry & RW != 0 })
+    }
+    /// Notes whose tables will hold the references.
+    #[inline]
+    pub(crate) fn note_tables_of(&self, domain: DomId) {
+        if self.writable && self.frame.owner() != domain {
+            self.frame.set_lent();
+        }
+    }
+}
+
+impl Drop for EntryRef {
+    #[inline]
+    fn drop(&mut self) {
+        if self.writable {
+            self.frame.put_writable();
+        }
+        self.frame.put();
     }
 }

@@ -39,7 +39,7 @@ macro_rules! ensure {
 pub fn check(guests: &[Guest], cpus: u16) -> Checked {
     let mut held: Vec<Held> = guests.iter().flat_map(|g| &g.domain.vcpus).flat_map(held_by).collect();
     held.extend(guests.iter().filter_map(|g| g.domain.pirqs.eoi_frame()).map(Held::typed));
-    invariants::check(held, &may_map)?;
+    invariants::check(held, &|f| may_map(f.tables, f.owner))?;
     invariants::check_tlb()?;
     check_translations(cpus)?;
     for guest in guests {

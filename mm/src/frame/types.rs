@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The type word of a frame: taking, changing and dropping types. The state space is drawn in [`super`].
 
-use super::{Frame, NONCOHERENT, PARTIAL, PINNED, PageType, Start, TYPE, VALIDATED, WRITABLE};
+use super::{Frame, LENT, NONCOHERENT, PARTIAL, PINNED, PageType, Start, TYPE, VALIDATED, WRITABLE};
 use core::sync::atomic::Ordering;
 use hypercalls::{Errno, Result};
 
@@ -74,7 +74,7 @@ impl Frame {
             let count = word as u32;
             let (next, start) = if count == 0 {
                 let fits = same && word & VALIDATED != 0;
-                let flags = word & NONCOHERENT | if fits { VALIDATED } else { 0 };
+                let flags = word & (NONCOHERENT | LENT) | if fits { VALIDATED } else { 0 };
                 let stale = !same && word & TYPE != 0;
                 let start = if fits { Start::Valid } else { Start::Validate { from: 0, resumed: false, stale } };
                 (kind.bits() | flags | 1, start)
@@ -163,5 +163,21 @@ impl Frame {
     pub(crate) fn take_noncoherent(&self) -> bool {
         self.kind.load(Ordering::Acquire) & NONCOHERENT != 0
             && self.kind.fetch_and(!NONCOHERENT, Ordering::AcqRel) & NONCOHERENT != 0
+    }
+    /// Notes that tables of another domain than the owner map it writable.
+    #[inline]
+    pub(crate) fn set_lent(&self) {
+        if self.kind.load(Ordering::Relaxed) & LENT == 0 {
+            self.kind.fetch_or(LENT, Ordering::AcqRel);
+        }
+    }
+    /// True when they did since this was asked last.
+    fn take_lent(&self) -> bool {
+        self.kind.load(Ordering::Acquire) & LENT != 0 && self.kind.fetch_and(!LENT, Ordering::AcqRel) & LENT != 0
+    }
+    /// Flushes, for a change of type, what may be stale on the owner's CPUs, and on others if it was lent.
+    pub(crate) fn flush_stale(&self, owners: impl FnOnce() -> arch::CpuMask) {
+        let cpus = if self.take_lent() { arch::cpu::online() } else { owners() };
+        arch::tlb::flush_since(&cpus, self.stamp());
     }
 }

@@ -5,6 +5,7 @@ use super::{IoAccess, PtCtx, Write};
 use crate::entry::entry;
 use crate::flags::{self, A, CACHE, D, FAST_L1, P, PWT, RW};
 use crate::frame;
+use crate::refs::EntryRef;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hypercalls::{Errno, Mfn, Result};
 
@@ -30,6 +31,9 @@ fn get_refs(ctx: &PtCtx<'_>, new: u64) -> Result<u64> {
             {
                 frame.put();
                 return Err(Errno::EBUSY);
+            }
+            if new & RW != 0 && ctx.fd != ctx.domid() {
+                frame.set_lent();
             }
             if new & CACHE != 0 { cache_of_ram(frame, new) } else { Ok(new) }
         }
@@ -72,15 +76,7 @@ fn io_entry(ctx: &PtCtx<'_>, mfn: Mfn, mut new: u64) -> Result<u64> {
 /// Drops the references of an entry that is no longer in its table.
 #[inline]
 pub(super) fn put_refs(old: u64) {
-    if old & P == 0 {
-        return;
-    }
-    if let Some(frame) = frame::ram(flags::mfn_of(old)) {
-        if old & RW != 0 {
-            frame.put_writable();
-        }
-        frame.put();
-    }
+    drop(EntryRef::from_entry(old));
 }
 
 /// Writes an entry of which only the CPU may change bits meanwhile (A and D).

@@ -18,6 +18,7 @@
 //! changes tables of a domain, whoever asks for it, is a method of that domain's `PageTables`.
 
 mod l1;
+mod lent;
 mod table;
 
 pub(crate) use table::is_hypervisor_slot;
@@ -92,7 +93,7 @@ impl<'a> PtCtx<'a> {
     }
     /// Flushes translations of the frame that are older than its stamp, for a change of its type.
     fn flush_stale(&self, frame: &Frame) {
-        arch::tlb::flush_since(&self.owner.dirty.load(), frame.stamp());
+        frame.flush_stale(|| self.owner.dirty.load());
     }
 }
 

@@ -2,6 +2,8 @@
 //! Somebody who does everything that changes page tables, from two domains, interrupted anywhere, as a source of numbers
 //! says: random ones in tests, a fuzzer's bytes. All rules are checked after each step.
 
+mod lent;
+
 use arch::CpuId;
 use hypercalls::{DomId, Errno, GuestVa, Mfn};
 use mm::flags::{A, CACHE, D, G, GUEST_KERNEL, NX, PSE};
@@ -94,7 +96,7 @@ impl<'a> Player<'a> {
     fn step(&mut self) {
         let who = self.who();
         let id = self.w.domains[who].id();
-        match self.r.below(24) {
+        match self.r.below(27) {
             0..=4 => self.update(who, id),
             5 => {
                 let other = DomId(2 - who as u16);
@@ -119,6 +121,8 @@ impl<'a> Player<'a> {
             16 => self.compare_exchange(who),
             17..=19 => self.retype(),
             20..=21 => self.scaffold(who),
+            22..=23 => self.lend(who),
+            24 => self.end_loan(who),
             _ => {
                 // Build in plain memory, as a guest does before it pins.
                 for _ in 0..6 {
@@ -279,6 +283,9 @@ impl<'a> Player<'a> {
             let value = self.r.pick(&[0, to(cached.mfn, P), to(self.w.domains[who].frames[22], P | RW)]);
             self.run(who, id, |t, c| t.mod_entry(c, at, value, Write::Plain));
         }
+        // Whose frame it is: not theirs whose CPU has it cached, if it was lent.
+        let who = if self.w.domains[1 - who].frames.contains(&cached.mfn) { 1 - who } else { who };
+        let id = self.w.domains[who].id();
         match self.r.below(3) {
             0 => {
                 let got = self.w.domains[who].once(|t, c| t.get_segdesc(c, cached.mfn));

@@ -150,7 +150,7 @@ impl World {
     }
     pub fn check_with(&self, more: &[Held]) {
         let held = self.domains.iter().flat_map(Domain::held).chain(more.iter().copied());
-        invariants::check(held, &|_, _| true).unwrap_or_else(|e| panic!("{e}"));
+        invariants::check(held, &|_| true).unwrap_or_else(|e| panic!("{e}"));
         invariants::check_tlb().unwrap_or_else(|e| panic!("{e}"));
     }
 }
