@@ -191,6 +191,7 @@ pub fn dom0(from: Dom0<'_>) -> Result<Arc<Domain>, Failure> {
         vcpus: from.vcpus,
         max_pages: from.max_pages.max(from.pages),
         io: from.io,
+        grants: crate::grants::Limits::DEFAULT,
     };
     let domain = create::domain(config).map_err(Failure::Create)?;
     let (image, notes) = load_kernel(&domain.account, from.kernel)?;

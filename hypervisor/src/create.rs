@@ -15,7 +15,7 @@ use mm::{Account, Lock, PageTables, Share};
 use crate::current::DomainRef;
 use crate::domain::{self, Domain};
 use crate::events::Events;
-use crate::grants::{DEFAULT_MAX_FRAMES, Grants};
+use crate::grants::{Grants, Limits};
 use crate::io_rights::IoRights;
 use crate::pirq::Pirqs;
 use crate::port_io::Latches;
@@ -35,6 +35,8 @@ pub struct Config {
     pub max_pages: u64,
     /// Ports and machine frames that it may use.
     pub io: IoRights,
+    /// How far its grants may grow.
+    pub grants: Limits,
 }
 
 /// Gives one zeroed frame for a hypervisor page table.
@@ -80,6 +82,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
     if config.privileged {
         pirqs.permit_lines();
     }
+    let grants = Arc::new(Grants::new(config.id, config.grants)?);
     let first_unit = schedule::next_unit();
     let domain = Arc::new_cyclic(|weak| {
         let back = DomainRef::new(weak.as_ptr());
@@ -112,7 +115,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
             shutdown_code: AtomicU32::new(0),
             dying: AtomicBool::new(false),
             logged_unknown: AtomicU64::new(0),
-            grants: Grants::new(config.id, DEFAULT_MAX_FRAMES),
+            grants,
         }
     });
     domain::publish(domain.clone());

@@ -15,6 +15,7 @@ use hypercalls::{DomId, VcpuId};
 use mm::{Account, Lock, PageTables, PtCtx};
 
 use crate::events::Events;
+use crate::grants::Grants;
 use crate::io_rights::IoRights;
 use crate::port_io::Latches;
 use crate::shared::SharedFrame;
@@ -42,7 +43,7 @@ pub struct Domain {
     /// Its interrupts of the machine.
     pub pirqs: crate::pirq::Pirqs,
     /// Its grant table.
-    pub grants: crate::grants::Grants,
+    pub grants: Arc<Grants>,
     /// How many of its vCPUs poll a port.
     pub pollers: AtomicU64,
     /// Bits of `vm_assist` types that it switched on.

@@ -1,89 +1,138 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A domain's grant table: the frames in which it writes what it grants.
+//! Grants: frames of one domain that another one may map or copy, as the owner's table says.
 //!
-//! The frames are the hypervisor's and shared with the domain, which maps them by machine number. The table only grows.
+//! A table is frames in which the owner writes entries ([`entry`]) and, for each entry, a record of ours of how it is used
+//! ([`active`]). While an entry is in use the record is the truth: who uses it, which frame it is, which part of it. A use
+//! is a value ([`Pin`]); the domain that mapped an entry keeps it with the mapping, under a handle ([`maptrack`]).
+//!
+//! What must hold: an entry's pins are the [`Pin`]s of it that exist. While there are any the record holds a reference to
+//! the frame, and the guest can see that the entry is in use. A mapping ends in the order: page-table entry, flush, pin
+//! and what the guest sees of it, references (XSA-218, XSA-236).
+//!
+//! # Locking
+//! A table's lock is held to read while an entry is looked at, and to write when the table grows, changes its version or goes
+//! away; a record's lock nests in it. Nobody holds two tables' locks. A domain's handles have a lock of their own, taken
+//! inside that of its page tables and outside of any table's.
 
-use alloc::vec::Vec;
+pub mod active;
+mod copy;
+mod entry;
+mod map;
+pub mod maptrack;
+mod table;
+mod version;
+
+pub use copy::{Lease, Refused};
+pub use map::{Loan, Pin};
+pub use maptrack::{Mapping, Maptrack};
 
 use hypercalls::{DomId, Errno, Mfn, Result};
-use mm::{Lock, Share, SharedFrame};
+use mm::{Lock, RwLock};
 
 use crate::rank;
+use table::Table;
 
-/// How many frames a table may have unless the tools say otherwise.
-pub const DEFAULT_MAX_FRAMES: u32 = 64;
+/// How large a domain's table and handles may grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Frames of the table.
+    pub frames: u32,
+    /// Handles, in the interface's unit of 256.
+    pub maptrack_frames: u32,
+    /// The highest version of the table.
+    pub version: u32,
+}
 
-/// A domain's grant table.
+impl Limits {
+    /// What the tools get when they do not ask, and the most that they may ask for.
+    pub const DEFAULT: Self = Self { frames: 64, maptrack_frames: 1024, version: 2 };
+}
+
+/// A domain's grants and its mappings of others'.
 #[derive(Debug)]
 pub struct Grants {
     owner: DomId,
-    max_frames: u32,
-    frames: Lock<Vec<SharedFrame>>,
+    limits: Limits,
+    table: RwLock<Table>,
+    /// Its mappings of others' grants.
+    pub maptrack: Lock<Maptrack>,
 }
 
 impl Grants {
-    /// Makes an empty table that may grow to `max_frames`.
-    pub const fn new(owner: DomId, max_frames: u32) -> Self {
-        Self { owner, max_frames, frames: Lock::new(rank::GRANTS, Vec::new()) }
+    /// Makes a table of one frame.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn new(owner: DomId, limits: Limits) -> Result<Self> {
+        Ok(Self {
+            owner,
+            limits,
+            table: RwLock::new(rank::GRANTS, Table::new(owner)?),
+            maptrack: Lock::new(rank::MAPTRACK, Maptrack::new(limits.maptrack_frames)),
+        })
     }
 
     /// Returns how many frames the table has.
     pub fn frames(&self) -> u32 {
-        self.frames.lock().len() as u32
+        self.table.read().frames()
     }
 
-    /// Returns how many it may have.
-    pub const fn max_frames(&self) -> u32 {
-        self.max_frames
+    /// Returns how large it may grow.
+    pub const fn limits(&self) -> Limits {
+        self.limits
     }
 
-    /// Returns the version of its entries.
-    pub const fn version(&self) -> u32 {
-        1
+    /// Returns how many frames of status words the longest table has; they are version 2's.
+    pub const fn max_status_frames(&self) -> u32 {
+        table::status_frames(self.limits.frames)
     }
 
     /// Makes the table at least `count` frames long.
     ///
     /// # Errors
-    /// `EINVAL` above the maximum, `ENOMEM`; the table may be longer than before.
+    /// `EINVAL` above the maximum or when the domain is dying, `ENOMEM`; nothing is changed then.
     pub fn grow(&self, count: u32) -> Result<()> {
-        if count > self.max_frames {
+        if count > self.limits.frames {
             return Err(Errno::EINVAL);
         }
-        let mut frames = self.frames.lock();
-        let missing = (count as usize).saturating_sub(frames.len());
-        frames.try_reserve(missing).map_err(|_| Errno::ENOMEM)?;
-        for _ in 0..missing {
-            frames.push(SharedFrame::alloc(self.owner, Share::ReadWrite)?);
-        }
-        Ok(())
+        if count <= self.frames() { Ok(()) } else { self.table.write().grow(count) }
     }
 
     /// Returns a frame of the table.
     pub fn frame(&self, index: u32) -> Option<Mfn> {
-        self.frames.lock().get(index as usize).map(SharedFrame::mfn)
+        self.table.read().frame(index)
+    }
+
+    /// Returns a frame of status words.
+    pub fn status_frame(&self, index: u32) -> Option<Mfn> {
+        self.table.read().status_frame(index)
+    }
+
+    /// Ends the table's life: nothing can be granted any more, and its frames are given back. Uses that are left end by
+    /// themselves. To be called until it says that it is done.
+    ///
+    /// # Errors
+    /// `ERESTART`: to be called again.
+    pub fn retire(&self) -> Result<()> {
+        self.table.write().retire();
+        // Handles of others may keep this table for long, but no frames.
+        self.table.read().drop_pages()
+    }
+
+    /// Ends all mappings of a dying domain, as far as handles go: its page tables hold the references and go later. No vCPU
+    /// of it runs.
+    ///
+    /// # Errors
+    /// `ERESTART`: to be called again.
+    pub fn release_mappings(&self) -> Result<()> {
+        self.maptrack.lock().release()
+    }
+
+    /// Calls `f` with every entry in use: its number and its record.
+    pub fn for_each_active(&self, mut f: impl FnMut(u32, &active::Active)) {
+        self.table.read().for_each_active(&mut f);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tables_grow_to_their_maximum() {
-        let _machine = mm::hosted::boot(64, 1);
-        let free = mm::buddy::free_frames();
-        let grants = Grants::new(DomId(3), 4);
-        assert_eq!((grants.frames(), grants.frame(0)), (0, None));
-        grants.grow(2).expect("memory");
-        let first = grants.frame(0).expect("a frame");
-        grants.grow(1).expect("nothing to do");
-        grants.grow(4).expect("memory");
-        assert_eq!((grants.frames(), grants.frame(0)), (4, Some(first)));
-        assert_eq!(grants.grow(5), Err(Errno::EINVAL));
-        assert!(mm::PageRef::get(first, DomId(3)).is_some(), "the domain may map it");
-        assert!(mm::PageRef::get(first, DomId(4)).is_none());
-        drop(grants);
-        assert_eq!(mm::buddy::free_frames(), free);
-    }
-}
+mod tests;

@@ -17,7 +17,9 @@ pub const IRQ: u8 = 20;
 pub const HELD: u8 = 22;
 /// The page on which a domain finds which PIRQs it must end.
 pub const EOI_PAGE: u8 = 23;
-/// The table of domains' grants.
+/// A domain's handles for grants of others.
+pub const MAPTRACK: u8 = 17;
+/// A domain's grant table.
 pub const GRANTS: u8 = 18;
 /// Run queues.
 pub const SCHEDULE: u8 = 24;

@@ -89,7 +89,15 @@ pub fn copy_words(from: SharedFrame, to: SharedFrame, bytes: usize) {
 
 /// Fills a frame of guest memory with zeros.
 pub fn zero(frame: &mm::WritableRef) {
-    let view = of_guest(frame, 0);
+    fill_with_zeros(of_guest(frame, 0));
+}
+
+/// Fills a frame that the hypervisor shares with zeros.
+pub fn clear(frame: &mm::SharedFrame) {
+    fill_with_zeros(kept(frame));
+}
+
+fn fill_with_zeros(view: SharedFrame) {
     (0..PAGE_SIZE).step_by(8).for_each(|at| view.u64(at).store(0, Ordering::Relaxed));
 }
 
@@ -98,6 +106,17 @@ pub fn copy(to: &mm::WritableRef, from: &mm::PageRef) {
     // SAFETY: the reference proves that the frame is RAM and keeps it during the copy.
     let source = unsafe { SharedFrame::new(from.mfn(), 0) };
     copy_words(source, of_guest(to, 0), PAGE_SIZE);
+}
+
+/// Copies bytes of one frame of guest memory to another or the same; what would lie beyond a frame's end is left out.
+pub fn copy_bytes(to: &mm::EntryRef, to_offset: usize, from: &mm::PageRef, from_offset: usize, bytes: usize) {
+    let room = PAGE_SIZE.saturating_sub(to_offset.max(from_offset));
+    debug_assert!(to.is_writable() && bytes <= room);
+    let (to, from) = (to.mfn().maddr(), from.mfn().maddr());
+    let (to, from) = (to.0 + to_offset as u64, from.0 + from_offset as u64);
+    // SAFETY: the references prove that both frames are RAM of guests', which holds no Rust value, and keep them; the
+    // ranges stay within the frames, or are empty.
+    unsafe { arch::phys::copy_bytes(hypercalls::Maddr(to), hypercalls::Maddr(from), bytes.min(room)) };
 }
 
 /// Writes bytes into a frame that belongs to a guest, at boot, before the guest runs.

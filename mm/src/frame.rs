@@ -307,6 +307,16 @@ impl Frame {
         self.clean();
         true
     }
+    /// Takes a shared frame back if nothing but the hypervisor refers to it. Its translations may be stale.
+    pub(crate) fn recall(&self, owner: DomId) -> bool {
+        let alone = owned(owner) | ALLOCATED | SPECIAL | RAM | 1;
+        let ours = owned(DomId::IDLE) | ALLOCATED | RAM | STALE | DIRTY | 1;
+        let recalled = self.count.compare_exchange(alone, ours, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if recalled {
+            self.clean();
+        }
+        recalled
+    }
     /// Forgets the type of a frame that no domain owns any more and stamps it (XSA-214).
     pub(crate) fn clean(&self) {
         self.stamp.store(arch::tlb::stamp(), Ordering::Release);

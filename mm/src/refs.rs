@@ -27,6 +27,15 @@ impl PageRef {
     pub fn frame(&self) -> &'static Frame {
         self.0
     }
+    /// Returns whose frame it is.
+    pub fn owner(&self) -> DomId {
+        self.0.owner()
+    }
+    /// Takes another reference, unless there are as many as can be counted.
+    #[inline]
+    pub fn again(&self) -> Option<Self> {
+        self.0.try_get(self.0.owner()).then_some(Self(self.0))
+    }
     /// Takes a writable reference in addition.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 
 use crate::frame::{self, PageType};
 use crate::{buddy, m2p};
+use alloc::vec::Vec;
 use hypercalls::{DomId, Errno, Mfn, Result};
 
 /// How a guest may map a shared frame.
@@ -39,6 +40,23 @@ impl SharedFrame {
     /// Returns the frame's number.
     pub fn mfn(&self) -> Mfn {
         self.mfn
+    }
+    /// Takes writable frames back from the guest and frees them, if it maps none of them.
+    ///
+    /// # Errors
+    /// It maps one: then all are still shared.
+    pub fn withdraw(frames: Vec<Self>) -> core::result::Result<(), Vec<Self>> {
+        let recall = |f: &Self| frame::ram(f.mfn).is_some_and(|frame| frame.recall(f.owner));
+        let gone = frames.iter().take_while(|f| recall(f)).count();
+        if gone < frames.len() {
+            frames[..gone].iter().for_each(|f| share(f.mfn, f.owner, Share::ReadWrite));
+            return Err(frames);
+        }
+        for frame in frames {
+            buddy::free(frame.mfn, 0);
+            core::mem::forget(frame);
+        }
+        Ok(())
     }
 }
 

@@ -6,8 +6,8 @@
 #![expect(unsafe_code, reason = "machine memory is raw memory")]
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use hypercalls::Mfn;
 use hypercalls::addr::PAGE_SIZE;
+use hypercalls::{Maddr, Mfn};
 
 /// The most memory a hosted machine may have, in bytes.
 pub const MAX_BYTES: usize = 4 << 30;
@@ -82,13 +82,17 @@ pub unsafe fn zero(mfn: Mfn) {
     unsafe { core::ptr::write_bytes(frame_ptr(mfn), 0, PAGE_SIZE) }
 }
 
-/// Copies a frame.
+/// Copies bytes, upwards, from one place in machine memory to another; the two may overlap.
 ///
 /// # Safety
-/// Both are RAM frames that no Rust reference points into, and differ.
-pub unsafe fn copy(dst: Mfn, src: Mfn) {
-    // SAFETY: two different whole frames of RAM, by the caller.
-    unsafe { core::ptr::copy_nonoverlapping(frame_ptr(src), frame_ptr(dst), PAGE_SIZE) }
+/// Both ranges are RAM that no Rust reference points into.
+pub unsafe fn copy_bytes(dst: Maddr, src: Maddr, bytes: usize) {
+    debug_assert!((dst.0.max(src.0) as usize).saturating_add(bytes) <= size(), "a copy leaves RAM");
+    let base = directmap() as *mut u8;
+    for n in 0..bytes {
+        // SAFETY: RAM, by the caller; byte by byte, as the machine's string move looks from outside.
+        unsafe { *base.add(dst.0 as usize + n) = *base.add(src.0 as usize + n) }
+    }
 }
 
 /// Returns the width of a machine address, in bits.

@@ -4,8 +4,8 @@
 
 use core::sync::atomic::AtomicU64;
 
-use hypercalls::Mfn;
 use hypercalls::addr::PAGE_SIZE;
+use hypercalls::{Maddr, Mfn};
 
 use crate::{features, layout};
 
@@ -45,13 +45,21 @@ pub unsafe fn zero(mfn: Mfn) {
     unsafe { core::ptr::write_bytes(frame_ptr(mfn), 0, PAGE_SIZE) }
 }
 
-/// Copies a frame.
+/// Copies bytes, upwards, from one place in machine memory to another; the two may overlap.
 ///
 /// # Safety
-/// As [`frame_ptr`] for both frames, which must differ.
-pub unsafe fn copy(dst: Mfn, src: Mfn) {
-    // SAFETY: the caller's promise; distinct frames do not overlap.
-    unsafe { core::ptr::copy_nonoverlapping(frame_ptr(src), frame_ptr(dst), PAGE_SIZE) }
+/// As [`frame_ptr`] for all frames that the two ranges touch. What guests write there meanwhile may be torn.
+#[inline]
+pub unsafe fn copy_bytes(dst: Maddr, src: Maddr, bytes: usize) {
+    let from = directmap() + src.0 as usize;
+    let to = directmap() + dst.0 as usize;
+    // SAFETY: both ranges are RAM that no plain reference points into, by the caller; a string move is no access of
+    // the compiler's, so that guests may write there at the same time. The direction flag is clear in all our code.
+    unsafe {
+        core::arch::asm!("rep movsq", "mov ecx, {rest:e}", "rep movsb",
+            rest = in(reg) bytes & 7, inout("rcx") bytes / 8 => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags));
+    }
 }
 
 /// Returns the width of machine addresses, in bits.

@@ -146,7 +146,7 @@ pub(super) fn grants(at: u64, to: &mut Text) -> Option<u64> {
         domain.id.0,
         grants.version(),
         grants.frames(),
-        grants.max_frames()
+        grants.limits().frames
     );
     Place::behind(domain.id)
 }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The rules of `docs/architecture.md`, checked over a whole world that stands still.
 //!
-//! Memory's are `mm`'s to check; here are what holds references from outside of it, what the CPUs have loaded, and events. A
-//! report begins with the number of the rule that is broken.
+//! Memory's are `mm`'s to check; here are what holds references from outside of it, grants, what the CPUs have loaded, and
+//! events. A report begins with the number of the rule that is broken.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::sync::atomic::Ordering::Relaxed;
 
 use arch::{CpuId, context, cpu};
@@ -32,6 +33,8 @@ macro_rules! ensure {
     };
 }
 
+mod grants;
+
 /// Checks every rule.
 ///
 /// # Errors
@@ -39,7 +42,14 @@ macro_rules! ensure {
 pub fn check(guests: &[Guest], cpus: u16) -> Checked {
     let mut held: Vec<Held> = guests.iter().flat_map(|g| &g.domain.vcpus).flat_map(held_by).collect();
     held.extend(guests.iter().filter_map(|g| g.domain.pirqs.eoi_frame()).map(Held::typed));
-    invariants::check(held, &|f| may_map(f.tables, f.owner))?;
+    held.extend(guests.iter().flat_map(|g| grants::held_by(&g.domain)));
+    let foreign = RefCell::new(Vec::new());
+    invariants::check(held, &|entry| {
+        foreign.borrow_mut().push(entry);
+        true
+    })?;
+    grants::check_entries(guests, foreign.take())?;
+    grants::check_pins(guests)?;
     invariants::check_tlb()?;
     check_translations(cpus)?;
     for guest in guests {
@@ -60,9 +70,9 @@ pub fn check(guests: &[Guest], cpus: u16) -> Checked {
     Ok(())
 }
 
-/// True when tables of `owner` may map frames of `other`.
-fn may_map(owner: DomId, _other: DomId) -> bool {
-    domain::find(owner).is_some_and(|d| d.privileged)
+/// True when the domain may map all frames of others.
+fn is_privileged(id: DomId) -> bool {
+    domain::find(id).is_some_and(|d| d.privileged)
 }
 
 /// Returns the references that a vCPU holds.
@@ -92,8 +102,14 @@ fn check_translations(cpus: u16) -> Checked {
         let Some(domid) = runs.get(usize::from(on.0)).copied().flatten() else {
             return Err(format!("5: idle CPU {} has {va} cached", on.0));
         };
-        let ours = frame.owner == domid || frame.owner == DomId::INVALID || may_map(domid, frame.owner);
-        ensure!(ours, "5: CPU {} runs d{domid} and reaches {} of {} at {va}", on.0, cached.mfn, frame.owner);
+        let ours = frame.owner == domid || frame.owner == DomId::INVALID || is_privileged(domid);
+        ensure!(
+            ours || grants::are_mapped(domid, cached.mfn),
+            "5: CPU {} runs d{domid} and reaches {} of {} at {va}",
+            on.0,
+            cached.mfn,
+            frame.owner
+        );
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 
 use alloc::vec::Vec;
 
-use hypercalls::grant::GnttabSetupTable;
 use hypercalls::physdev::{PhysdevSetIobitmap, PhysdevSetIopl};
 use hypercalls::{DomId, GuestPtr, HypercallNr, MulticallEntry};
 
@@ -31,13 +30,14 @@ impl Call {
 impl Player<'_> {
     /// Makes up a hypercall.
     pub(super) fn call(&mut self, world: &World, vcpu: &Vcpu) -> Call {
-        match self.source.below(16) {
+        match self.source.below(19) {
             0 => self.multicall(world, vcpu),
             1 | 2 => self.scaffold(world, vcpu),
             3 => self.descriptors(world, vcpu),
             4 => self.iret(vcpu),
             5 => self.surrender(world, vcpu),
             6 => self.populate(vcpu),
+            7..=9 => self.grants(world, vcpu),
             _ => self.single(world, vcpu),
         }
     }
@@ -52,7 +52,7 @@ impl Player<'_> {
             29..=31 => self.vcpu_op(world, vcpu),
             32..=33 => self.sched(vcpu),
             34..=36 => self.registers(world, vcpu),
-            37 => self.grants(vcpu),
+            37 => self.grants(world, vcpu),
             38 => self.io(),
             _ => self.anything(),
         }
@@ -108,19 +108,6 @@ impl Player<'_> {
             4..=6 => vcpu.domid,
             _ => DomId::SELF,
         }
-    }
-
-    fn grants(&mut self, vcpu: &Vcpu) -> Call {
-        let list = self.put(&[0u64; 8]);
-        let setup = GnttabSetupTable {
-            dom: self.domain(vcpu),
-            nr_frames: self.small(6) as u32,
-            frame_list: GuestPtr::new(list),
-            ..GnttabSetupTable::default()
-        };
-        let at = self.put(&setup);
-        let op = if self.source.one_in(3) { self.source.below(14) } else { 2 };
-        Call::new(HypercallNr::GRANT_TABLE_OP, [op, at, 1])
     }
 
     fn io(&mut self) -> Call {

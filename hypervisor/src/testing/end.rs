@@ -22,6 +22,8 @@ pub(super) fn unload() {
 pub(super) fn relinquish(domain: &Domain) {
     domain.account.begin_dying();
     crate::pirq::relinquish(domain);
+    while domain.grants.release_mappings().is_err() {}
+    while domain.grants.retire().is_err() {}
     domain.vcpus.iter().for_each(|vcpu| give_back(domain, vcpu));
     let ctx = domain.tables_ctx();
     let mut tables = domain.page_tables.lock();

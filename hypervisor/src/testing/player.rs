@@ -42,6 +42,8 @@ pub struct Tally {
     pub user: u32,
     /// Page-table entries written by instruction, and tried.
     pub table_writes: [u32; 2],
+    /// Mappings of grants that began, and that ended.
+    pub mappings: [u32; 2],
 }
 
 impl Tally {
@@ -54,6 +56,7 @@ impl Tally {
         self.cut_short += other.cut_short;
         self.user += other.user;
         self.table_writes.iter_mut().zip(other.table_writes).for_each(|(a, b)| *a += b);
+        self.mappings.iter_mut().zip(other.mappings).for_each(|(a, b)| *a += b);
     }
 }
 
@@ -71,13 +74,21 @@ impl<'a> Player<'a> {
     /// Plays one step on one CPU; false when the machine is at its end.
     pub fn step(&mut self, world: &mut World) -> bool {
         arch::time::advance(self.source.below(3_000_000));
+        if self.source.one_in(3) {
+            let who = self.source.below(world.guests.len() as u64) as usize;
+            self.grant(world, who);
+        }
         world.go_to(self.source.below(u64::from(world.cpus)) as u16);
         entry::take_interrupts();
         if let Some(vcpu) = world.go_back() {
             let budget = (self.source.below(3) != 0).then(|| self.source.below(5));
             cpu::preempt_after(budget);
+            let before = mappings(world);
             self.act(world, vcpu);
             cpu::preempt_after(None);
+            let now = mappings(world);
+            self.tally.mappings[0] += now.saturating_sub(before);
+            self.tally.mappings[1] += before.saturating_sub(now);
             if world.end.is_none() {
                 world.go_back();
             }
@@ -182,6 +193,10 @@ impl<'a> Player<'a> {
     pub(super) fn small(&mut self, limit: u64) -> u64 {
         if self.source.one_in(50) { self.source.word() } else { self.source.below(limit) }
     }
+}
+
+fn mappings(world: &World) -> u32 {
+    world.guests.iter().map(|g| g.domain.grants.maptrack.lock().iter().count() as u32).sum()
 }
 
 fn all_idle(cpus: u16) -> bool {

@@ -25,6 +25,7 @@ use crate::construct::{self, Dom0, Failure};
 use crate::cpus::Present;
 use crate::create::Config;
 use crate::emulate::io::PortSet;
+use crate::grants::Limits;
 use crate::io_rights::{IoRights, message_range};
 use crate::vcpu::Vcpu;
 use crate::{bounce, console, current, dispatch, domain, events, host, irq, keys, machine_map, schedule, timers};
@@ -98,6 +99,7 @@ impl World {
                 vcpus: VCPUS,
                 max_pages: guest::FRAMES as u64 + 8,
                 io: if n == 0 { dom0_rights() } else { IoRights::none() },
+                grants: Limits::DEFAULT,
             };
             Guest::build(config).expect("the machine has memory, and the tables are valid")
         });

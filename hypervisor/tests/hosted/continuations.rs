@@ -5,6 +5,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
+use hypercalls::grant::*;
 use hypercalls::memory::{MemoryExchange, MemoryOp, MemoryReservation};
 use hypercalls::mmu::{MmuUpdate, MmuextCmd, MmuextOp};
 use hypercalls::trap::TRAP_DPL_MASK;
@@ -279,6 +280,46 @@ fn exchanges() {
         let result = world.call(HypercallNr::MEMORY_OP, [u64::from(MemoryOp::EXCHANGE.0), COUNT - 128, 0, 0, 0]);
         let got = (0..names.len() as u64).map(|n| guest::read(LIST + 0x400 + n * 8).cast_signed());
         [result, guest::read(COUNT - 64).cast_signed()].into_iter().chain(got).collect()
+    });
+}
+
+/// Makes an operation on a list of grants and returns what it left in the list.
+fn grants<T: IntoBytes + Immutable>(world: &mut World, op: GnttabOp, list: &[T]) -> Vec<i64> {
+    put(LIST, list);
+    let result = world.call(HypercallNr::GRANT_TABLE_OP, [u64::from(op.0), LIST, list.len() as u64, 0, 0]);
+    let words = size_of_val(list) as u64 / 8;
+    [result].into_iter().chain((0..words).map(|n| guest::read(LIST + n * 8).cast_signed())).collect()
+}
+
+#[test]
+fn lists_of_grants() {
+    compare(|world| {
+        let table = world.guests[0].domain.grants.frame(0).expect("a table");
+        // To itself: frames 50 on; the last but one grant is none.
+        let grefs = 0..40u32;
+        for gref in grefs.clone().filter(|gref| *gref != 38) {
+            let frame = mfn(world, 50 + gref as usize % 4).0;
+            mm::hosted::poke(table, gref as usize, frame << 32 | u64::from(GTF_PERMIT_ACCESS));
+        }
+        let end =
+            |gref: u32, offset| GnttabCopyPtr { gmfn: u64::from(gref), domid: DomId(0), offset, ..Default::default() };
+        let flags = GNTCOPY_SOURCE_GREF | GNTCOPY_DEST_GREF;
+        let copies: Vec<GnttabCopy> = grefs
+            .clone()
+            .map(|n| GnttabCopy { source: end(n, 8), dest: end(n / 2, 16), len: 1000, flags, ..Default::default() })
+            .collect();
+        let mut results = grants(world, GnttabOp::COPY, &copies);
+        let place = |gref: u32| va(16 + gref as usize % 24);
+        let (flags, dom) = (GNTMAP_HOST_MAP | GNTMAP_READONLY, DomId(0));
+        let maps: Vec<GnttabMap> = grefs
+            .clone()
+            .map(|gref| GnttabMap { host_addr: place(gref), flags, gref, dom, ..Default::default() })
+            .collect();
+        results.extend(grants(world, GnttabOp::MAP_GRANT_REF, &maps));
+        let unmaps: Vec<GnttabUnmap> =
+            grefs.map(|gref| GnttabUnmap { host_addr: place(gref), handle: gref, ..Default::default() }).collect();
+        results.extend(grants(world, GnttabOp::UNMAP_GRANT_REF, &unmaps));
+        results
     });
 }
 

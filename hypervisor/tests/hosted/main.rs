@@ -3,7 +3,9 @@
 
 mod boot;
 mod continuations;
+mod grants;
 mod interrupts;
+mod pair;
 mod platform;
 mod random;
 mod ways;

@@ -44,11 +44,8 @@ impl Player<'_> {
         let mut got = None;
         self.run(who, id, |t, c| {
             t.drain(c)?;
-            let lent = if replace {
-                t.replace_lent(c, at, mfn, writable, from)
-            } else {
-                t.unmap_lent(c, at, mfn, writable)
-            };
+            let lent =
+                if replace { t.replace_lent(c, at, mfn, writable, from) } else { t.unmap_lent(c, at, mfn, writable) };
             got = Some(lent?);
             Ok(())
         });

@@ -12,6 +12,7 @@ use mm::{PageRef, buddy, m2p};
 
 use super::{Args, Domain, Outcome, mmu_update, mmuext_op, update_va_mapping_otherdomain};
 use crate::create::{self, Config};
+use crate::grants::Limits;
 use crate::io_rights::IoRights;
 use crate::mmu::{Frames, frames_of};
 use crate::vcpu::Vcpu;
@@ -32,7 +33,7 @@ struct World {
 }
 
 fn domain(id: DomId, privileged: bool) -> Arc<Domain> {
-    let config = Config { id, privileged, vcpus: 1, max_pages: 64, io: IoRights::none() };
+    let config = Config { id, privileged, vcpus: 1, max_pages: 64, io: IoRights::none(), grants: Limits::DEFAULT };
     create::domain(config).expect("a new number and enough memory")
 }
 
