@@ -6,6 +6,7 @@
 
 use crate::bytes::{u8_at, u32_at, u64_at};
 use crate::cmdline::{split_dom0_part, without_image_name};
+use crate::efi_map::{self, EfiMap};
 use crate::memory_map::{self, MemRegion, RegionKind, Regions};
 use crate::rsdp::Rsdp;
 use arrayvec::{ArrayString, ArrayVec};
@@ -63,6 +64,8 @@ pub enum Warning {
     TooManyModules,
     /// More regions than there is room for: the rest is not seen.
     TooManyRegions,
+    /// More entries in UEFI's memory map than there is room for: the rest is not seen.
+    TooManyEfiRegions,
     /// A module ends before it starts.
     ModuleBackwards {
         /// Its start.
@@ -87,6 +90,9 @@ impl fmt::Display for Warning {
             Self::TooManyModules => write!(f, "more than {MAX_MODULES} modules were loaded; the rest is ignored"),
             Self::TooManyRegions => {
                 write!(f, "the memory map has more than {} regions; the rest is ignored", memory_map::MAX_REGIONS)
+            }
+            Self::TooManyEfiRegions => {
+                write!(f, "UEFI's memory map has more than {} entries; the rest is ignored", efi_map::MAX_EFI_REGIONS)
             }
             Self::ModuleBackwards { start, end } => {
                 write!(f, "a module at {start:#x} ends at {end:#x}, before it starts; it is ignored")
@@ -170,6 +176,8 @@ pub struct BootInfo {
     pub framebuffer: Option<Framebuffer>,
     /// Present if the machine was started by UEFI firmware.
     pub efi: Option<Efi>,
+    /// Its memory map.
+    pub efi_map: EfiMap,
     /// What was wrong but could be lived with.
     pub warnings: ArrayVec<Warning, 16>,
 }
@@ -203,6 +211,7 @@ impl BootInfo {
             rsdp: None,
             framebuffer: None,
             efi: None,
+            efi_map: ArrayVec::new_const(),
             warnings: ArrayVec::new_const(),
         }
     }
@@ -229,6 +238,7 @@ impl BootInfo {
                 TagType::Framebuffer => framebuffer(payload).map(|fb| self.framebuffer = Some(fb)),
                 TagType::Efi32 => u32_at(payload, 0).map(|at| self.efi(at.into(), false)),
                 TagType::Efi64 => u64_at(payload, 0).map(|at| self.efi(at, true)),
+                TagType::EfiMmap => self.efi_map(payload),
                 TagType::AcpiV1 | TagType::AcpiV2 => {
                     self.rsdp(payload);
                     Some(())
@@ -329,6 +339,15 @@ impl BootInfo {
 
     fn efi(&mut self, system_table: u64, wide: bool) {
         self.efi = Some(Efi { system_table, wide });
+    }
+
+    fn efi_map(&mut self, payload: &[u8]) -> Option<()> {
+        let (map, whole) = efi_map::parse(payload)?;
+        self.efi_map = map;
+        if !whole {
+            self.warn(Warning::TooManyEfiRegions);
+        }
+        Some(())
     }
 
     fn rsdp(&mut self, payload: &[u8]) {

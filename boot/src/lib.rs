@@ -11,6 +11,7 @@ extern crate std;
 
 mod bytes;
 pub mod cmdline;
+pub mod efi_map;
 #[cfg(target_os = "none")]
 pub mod entry;
 pub mod info;

@@ -87,6 +87,8 @@ pub struct Options {
     pub maxcpus: Option<u32>,
     /// Use the first CPU only.
     pub nosmp: bool,
+    /// Call UEFI's runtime services.
+    pub efi_services: bool,
     /// Fail on purpose.
     pub debug: Option<Failure>,
     /// Refuse guests' absent page-table entries that a CPU affected by L1TF would look at.
@@ -127,6 +129,7 @@ impl Default for Options {
             sync_console: false,
             maxcpus: None,
             nosmp: false,
+            efi_services: true,
             debug: None,
             pv_l1tf: PvL1tf::default(),
         }
@@ -230,7 +233,7 @@ struct Spec {
 const BOOL: &str = "a boolean: nothing, yes/no, on/off, true/false, enable/disable, 1/0";
 const LEVELS: &str = "LEVEL[/RATE-LIMITED LEVEL] of none, error, warning, info, debug, all";
 
-const SPECS: [Spec; 19] = [
+const SPECS: &[Spec] = &[
     value("com1", com1::ACCEPTED, |o, v| com1::parse(v).map(|c| o.com1 = c)),
     value("console", "a list of com1, vga; or none", |o, v| consoles(v).map(|c| o.console = c)),
     boolean("console_to_ring", |o| &mut o.console_to_ring),
@@ -246,6 +249,7 @@ const SPECS: [Spec; 19] = [
     }),
     value("dom0_mem", dom0::MEM_ACCEPTED, |o, v| dom0::parse_mem(o.dom0_mem, v).map(|m| o.dom0_mem = m)),
     value("dom0_max_vcpus", dom0::VCPUS_ACCEPTED, |o, v| dom0::parse_vcpus(v).map(|n| o.dom0_max_vcpus = n)),
+    value("efi", "a list of rs, no-rs", |o, v| efi(v).map(|services| o.efi_services = services)),
     value("loglvl", LEVELS, |o, v| levels(v).map(|l| o.loglvl = l)),
     value("guest_loglvl", LEVELS, |o, v| levels(v).map(|l| o.guest_loglvl = l)),
     value("maxcpus", "a number of CPUs", |o, v| {
@@ -353,6 +357,19 @@ fn pv_l1tf(mut chosen: PvL1tf, value: &str) -> Result<PvL1tf, Refusal> {
         }
     }
     Ok(chosen)
+}
+
+fn efi(value: &str) -> Result<bool, Refusal> {
+    let mut services = true;
+    for word in value.split(',') {
+        services = match word.split_once('=').unwrap_or((word, "")) {
+            ("rs", answer) => parse::boolean(answer)?,
+            ("no-rs", "") => false,
+            ("attr", _) => return Err(Refusal::NotImplemented),
+            _ => return Err(Refusal::Malformed),
+        };
+    }
+    Ok(services)
 }
 
 fn level(name: &str) -> Result<Level, Refusal> {

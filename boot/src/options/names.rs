@@ -68,7 +68,6 @@ pub(super) const KNOWN: &[&str] = &[
     "dtuart",
     "e820-mtrr-clip",
     "e820-verbose",
-    "efi",
     "ept",
     "extra_guest_irqs",
     "flask",

@@ -41,6 +41,18 @@ fn booleans() {
 }
 
 #[test]
+fn efi_services() {
+    for line in ["", "efi=rs", "efi=no-rs,rs", "efi=rs=yes"] {
+        assert!(good(line).efi_services, "{line}");
+    }
+    for line in ["efi=no-rs", "efi=rs=no", "efi=rs efi=no-rs"] {
+        assert!(!good(line).efi_services, "{line}");
+    }
+    is_malformed("efi=what");
+    assert!(matches!(bad("efi=attr=uc"), Problem::PartNotImplemented { .. }));
+}
+
+#[test]
 fn cpu_limit() {
     assert_eq!(good("").cpu_limit(8), 8);
     assert_eq!(good("maxcpus=3").cpu_limit(8), 3);
