@@ -28,6 +28,9 @@ pub fn hypervisor_exception(regs: &mut Regs) -> entry::AfterFault {
     {
         return entry::AfterFault::Resume;
     }
+    if arch::efi::recover(regs) {
+        return entry::AfterFault::Resume;
+    }
     let (vector, code) = (regs.vector, regs.error_code);
     match entry::recover(regs) {
         Some(entry::AfterFault::ToGuest) => {

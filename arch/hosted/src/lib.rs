@@ -22,6 +22,7 @@ mod area;
 pub mod console;
 pub mod context;
 pub mod cpu;
+pub mod efi;
 pub mod entry;
 pub mod features;
 pub mod fpu;

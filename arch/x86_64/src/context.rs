@@ -244,6 +244,13 @@ pub fn to_user_mode() -> bool {
     true
 }
 
+/// Goes back to the current vCPU's address space after another one was loaded, and flushes everything.
+pub(crate) fn reload_root() {
+    let a = area();
+    let root = if kernel_mode() { &a.cr3_kernel } else { &a.cr3_user };
+    tlb::load_cr3_flush_all(root.load(Ordering::Relaxed));
+}
+
 /// Makes `root` the current vCPU's kernel address space and flushes everything. The vCPU is in kernel mode.
 pub fn set_kernel_root(root: Maddr) {
     area().cr3_kernel.store(root.0, Ordering::Relaxed);

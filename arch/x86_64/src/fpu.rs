@@ -129,6 +129,13 @@ pub fn set_xcr0(value: u64) {
     }
 }
 
+/// Puts the FPU into its initial state, for code that is not a guest's. CR0.TS must be clear.
+pub(crate) fn initialise() {
+    const MXCSR: u32 = 0x1f80;
+    // SAFETY: whoever calls has kept the registers that are a guest's.
+    unsafe { asm!("fninit", "ldmxcsr [{}]", in(reg) &MXCSR, options(readonly, nostack)) };
+}
+
 /// Sets or clears CR0.TS.
 pub fn set_ts(on: bool) {
     // SAFETY: TS only makes FPU instructions fault.

@@ -12,6 +12,7 @@ pub mod context;
 pub mod cpu;
 pub mod cpu_area;
 pub mod descriptors;
+pub mod efi;
 pub mod entry;
 pub mod features;
 pub mod fixup;

@@ -128,12 +128,27 @@ const fn index(va: u64, level: u32) -> usize {
 /// # Errors
 /// [`NoTables`] when `alloc` has nothing left; a part may be mapped then.
 pub fn map(va: u64, maddr: Maddr, len: u64, flags: Pte, alloc: TableAlloc<'_>) -> Result<(), NoTables> {
+    map_below(root(), va, maddr, len, flags, alloc)
+}
+
+/// As [`map`], in the tables below another root of the hypervisor's.
+///
+/// # Errors
+/// As [`map`].
+pub(crate) fn map_below(
+    root: Mfn,
+    va: u64,
+    maddr: Maddr,
+    len: u64,
+    flags: Pte,
+    alloc: TableAlloc<'_>,
+) -> Result<(), NoTables> {
     let _serialised = CHANGES.lock();
     let user = flags.contains(Pte::USER);
     let (mut va, mut pa, end) = (va, maddr.0, va + len);
     while va < end {
         // SAFETY: the root and the tables below it are ours and only accessed as atomics.
-        let l3 = next_table(unsafe { phys::entry(root(), index(va, 4)) }, user, alloc)?;
+        let l3 = next_table(unsafe { phys::entry(root, index(va, 4)) }, user, alloc)?;
         // SAFETY: as above.
         let e3 = unsafe { phys::entry(l3, index(va, 3)) };
         let step = |shift: u32| (va | pa) & ((1 << shift) - 1) == 0 && end - va >= 1 << shift;

@@ -7,6 +7,7 @@
 pub mod acpi;
 pub mod apic;
 pub mod clock;
+pub mod efi;
 pub mod ioapic;
 pub mod machine;
 pub mod pic;
