@@ -8,6 +8,7 @@
 
 mod devices;
 mod dom0;
+mod firmware;
 mod memory;
 mod processors;
 
@@ -87,6 +88,7 @@ extern "C" fn on_own_tables() -> ! {
     devices::complete_console(command_line_options());
     keys::HEAP_USAGE.call_once(|| || HEAP.usage());
     let info = INFO.lock();
+    firmware::look(&info, command_line_options().efi_services);
     hypervisor::ops::version::COMMAND_LINE.call_once(|| info.cmdline().into());
     let platform = devices::discover(&info);
     processors::start_all(&platform, &info);

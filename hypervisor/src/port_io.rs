@@ -34,6 +34,12 @@ pub struct Latches {
 /// Serialises accesses that take two steps in hardware (index, then data).
 static TWO_STEPS: Lock<()> = Lock::new(rank::PORTS, ());
 
+/// Does something that uses the same devices as those accesses.
+pub fn exclusively<T>(f: impl FnOnce() -> T) -> T {
+    let _both = TWO_STEPS.lock();
+    f()
+}
+
 /// Returns what the vCPU's virtual I/O privilege is now.
 pub fn privilege(vcpu: &Vcpu) -> Privilege {
     Privilege {

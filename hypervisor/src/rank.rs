@@ -39,6 +39,8 @@ pub const WALLCLOCK: u8 = 34;
 pub const CONSOLE: u8 = 44;
 /// The serial line.
 pub const SERIAL: u8 = 46;
+/// Calls of the firmware.
+pub const FIRMWARE: u8 = 36;
 /// Devices that are reached by an index port and a data port.
 pub const PORTS: u8 = 40;
 /// A domain's latched port values.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The test initramfs: busybox, the files of `tests/initramfs/root`, and the userland workload in 64 and 32 bits. Another
-//! one has the distribution's drivers too, and the program that tests them.
+//! The test initramfs: busybox, the files of `tests/initramfs/root`, the userland workload in 64 and 32 bits, and the few
+//! modules of the kernel that tests need everywhere. Another one has the distribution's drivers too, and the program that
+//! tests them.
 //!
 //! The archives depend on nothing but these, so they are the same for every machine and command line.
 
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const BUSYBOX: &str = "/bin/busybox";
+/// Modules that tests load by name.
+const FEW_MODULES: &[&str] = &["efivarfs"];
 
 /// The drivers, besides those that they need.
 const MODULES: &[&str] = &[
@@ -45,7 +48,6 @@ pub(crate) fn make(project: &Project) -> Result<PathBuf> {
 /// Makes the archive with drivers.
 pub(crate) fn make_with_drivers(project: &Project) -> Result<PathBuf> {
     let mut archive = basis(project)?;
-    archive.directory("modules", 0o755);
     let mut order = String::new();
     for module in debian::modules(MODULES)? {
         let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -90,6 +92,11 @@ fn basis(project: &Project) -> Result<Archive> {
     archive.file("bin/busybox", 0o755, &project::read(Path::new(BUSYBOX))?);
     archive.symlink("bin/sh", "busybox");
     add_tree(&mut archive, &project.root.join("tests/initramfs/root"), "")?;
+    archive.directory("modules", 0o755);
+    for module in debian::modules(FEW_MODULES)? {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        archive.file(&format!("modules/{name}"), 0o644, &project::read(&module)?);
+    }
     for bits in ["64", "32"] {
         let program = compiled(project, "workload", &format!("workload{bits}"), bits)?;
         archive.file(&format!("tests/workload{bits}"), 0o755, &project::read(&program)?);

@@ -2,8 +2,6 @@
 //! The devices that are the hypervisor's own: console, interrupt controllers, clocks.
 #![expect(unsafe_code, reason = "takes over devices, once each")]
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use arch::cpu::Work;
 use arch::platform::acpi::Platform;
 use arch::platform::serial::{self, Params};
@@ -11,7 +9,7 @@ use arch::platform::{acpi, apic, clock, ioapic, machine, pic, rtc, timer};
 use boot::BootInfo;
 use boot::options::{Baud, Com1, Level, Options};
 use hypercalls::Errno;
-use hypervisor::{console, firmware, host, irq, time};
+use hypervisor::{console, host, irq, time};
 
 use super::memory;
 
@@ -62,9 +60,6 @@ pub(super) fn configured_console(options: &Options) {
     console::init(filter(options.loglvl.limited), filter(options.guest_loglvl.limited));
 }
 
-/// Where a BIOS keeps the state of the keyboard's locks and shift keys.
-const BIOS_KEYBOARD_FLAGS: u64 = 0x417;
-
 /// Sets up who gets what is typed and how many messages are kept, now that there is memory.
 pub(super) fn complete_console(options: &Options) {
     console::keep(usize::try_from(options.conring_size).unwrap_or(usize::MAX), options.console_to_ring);
@@ -74,11 +69,6 @@ pub(super) fn complete_console(options: &Options) {
 /// Finds out what the machine has, and starts interrupt controller and clock of the boot CPU.
 pub(super) fn discover(info: &BootInfo) -> Platform {
     pic::disable();
-    if info.efi.is_none() {
-        // SAFETY: the BIOS's data area, in the first MiB, which is always mapped.
-        let flags = unsafe { memory::map(BIOS_KEYBOARD_FLAGS, 1).read_volatile() };
-        firmware::KEYBOARD_FLAGS.store(flags, Relaxed);
-    }
     let rsdp = info.rsdp.as_ref().map(|r| r.bytes());
     // SAFETY: `map` maps RAM, firmware tables and device registers, and nobody writes to the tables.
     let platform = unsafe { acpi::discover_mapped(rsdp, memory::map) };

@@ -2,6 +2,7 @@
 //! `platform_op`: what the hardware domain tells and asks about the machine.
 
 mod cpus;
+mod efi;
 mod firmware;
 mod power;
 
@@ -29,7 +30,7 @@ pub static OPS: [SubOp; 64] = {
     t[35] = absent("microcode_update");
     t[39] = sub("platform_quirk", platform_quirk);
     t[48] = sub("get_cpu_version", cpus::get_cpu_version);
-    t[49] = absent("efi_runtime_call");
+    t[49] = sub("efi_runtime_call", efi::runtime_call);
     t[50] = sub("firmware_info", firmware::firmware_info);
     t[51] = sub("enter_acpi_sleep", power::enter_acpi_sleep);
     // Only for a hardware domain that controls frequencies itself.

@@ -8,4 +8,5 @@ mod interrupts;
 mod pair;
 mod platform;
 mod random;
+mod uefi;
 mod ways;

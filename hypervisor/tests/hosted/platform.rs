@@ -14,13 +14,13 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 /// Bytes of the head before the union.
 const HEAD: u64 = 8;
 /// Where lists lie behind the argument.
-const LIST: u64 = 0x400;
+pub(super) const LIST: u64 = 0x400;
 
 /// A machine with four CPUs, of which two run; dom0's first vCPU runs on the first.
-struct Dom0(World);
+pub(super) struct Dom0(pub(super) World);
 
 impl Dom0 {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut world = World::new(2);
         let present = |n: u32| hypervisor::cpus::Present { apic_id: 2 * n, acpi_id: n + 1 };
         hypervisor::cpus::note((0..4).map(present).collect());
@@ -30,11 +30,11 @@ impl Dom0 {
         Self(world)
     }
 
-    fn at() -> u64 {
+    pub(super) fn at() -> u64 {
         va(args_of(VcpuId(0)))
     }
 
-    fn ask<T: IntoBytes + Immutable>(&mut self, cmd: PlatformCmd, argument: &T) -> i64 {
+    pub(super) fn ask<T: IntoBytes + Immutable>(&mut self, cmd: PlatformCmd, argument: &T) -> i64 {
         self.ask_with(cmd.0, XENPF_INTERFACE_VERSION, argument)
     }
 
@@ -47,11 +47,11 @@ impl Dom0 {
     }
 
     /// Reads the union.
-    fn answer<T: FromBytes + FromZeros + IntoBytes>(&self) -> T {
+    pub(super) fn answer<T: FromBytes + FromZeros + IntoBytes>(&self) -> T {
         Self::read(Self::at() + HEAD)
     }
 
-    fn read<T: FromBytes + FromZeros + IntoBytes>(at: u64) -> T {
+    pub(super) fn read<T: FromBytes + FromZeros + IntoBytes>(at: u64) -> T {
         let mut value = T::new_zeroed();
         for (n, byte) in value.as_mut_bytes().iter_mut().enumerate() {
             *byte = guest::read(at + n as u64) as u8;
@@ -60,7 +60,7 @@ impl Dom0 {
     }
 }
 
-fn error(errno: Errno) -> i64 {
+pub(super) fn error(errno: Errno) -> i64 {
     errno.to_ret()
 }
 

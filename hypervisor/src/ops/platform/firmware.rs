@@ -21,7 +21,7 @@ pub(super) fn firmware_info(_: &Vcpu, arg: u64) -> Result<i64> {
             Ok(0)
         }
         FirmwareType::KBD_SHIFT_FLAGS => Err(Errno::ESRCH),
-        FirmwareType::EFI_INFO => Err(Errno::ENOSYS),
+        FirmwareType::EFI_INFO => super::efi::info(&a, arg),
         _ => Err(Errno::EINVAL),
     }
 }
