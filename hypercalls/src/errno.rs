@@ -13,6 +13,15 @@ macro_rules! errnos {
         #[repr(i32)]
         #[non_exhaustive]
         pub enum Errno { $($(#[$doc])* $name = $value),* }
+        impl Errno {
+            /// Returns the error that a hypercall's result stands for, if it is one.
+            pub const fn from_ret(ret: i64) -> Option<Self> {
+                match ret.wrapping_neg() {
+                    $($value => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+        }
         impl fmt::Debug for Errno {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(match self { $(Self::$name => stringify!($name)),* })
@@ -102,5 +111,17 @@ impl Errno {
     /// Returns the value as a hypercall returns it: negative.
     pub const fn to_ret(self) -> i64 {
         -(self as i32 as i64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_and_errors() {
+        assert_eq!(Errno::EPERM.to_ret(), -1);
+        assert_eq!(Errno::from_ret(-111), Some(Errno::ECONNREFUSED));
+        assert_eq!([0, 1, -8, i64::MIN].map(Errno::from_ret), [None; 4]);
     }
 }

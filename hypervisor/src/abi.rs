@@ -102,7 +102,7 @@ mod tests {
         let text = table();
         for line in [
             "| 0 | `set_trap_table` | implemented |",
-            "| 36 | `domctl` | answers `ENOSYS` |",
+            "| 37 | `kexec_op` | answers `ENOSYS` |",
             "| 48 | `mca` | answers `ENOSYS` |",
             "## `mmuext_op` (26)",
             "| 0 | `pin_l1_table` | implemented |",

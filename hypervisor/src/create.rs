@@ -111,6 +111,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
             latches: Lock::new(rank::LATCHES, Latches::default()),
             time_offset: AtomicU64::new(0),
             pause_count: AtomicU32::new(0),
+            controller_pauses: AtomicU32::new(0),
             is_shut_down: AtomicBool::new(false),
             shutdown_code: AtomicU32::new(0),
             dying: AtomicBool::new(false),

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use hypercalls::sched::ShutdownReason;
 use hypercalls::vm_assist::VmAssistType;
-use hypercalls::{DomId, VcpuId};
+use hypercalls::{DomId, Errno, Result, VcpuId};
 use mm::{Account, Lock, PageTables, PtCtx};
 
 use crate::events::Events;
@@ -20,6 +20,9 @@ use crate::io_rights::IoRights;
 use crate::port_io::Latches;
 use crate::shared::SharedFrame;
 use crate::vcpu::Vcpu;
+
+/// More pauses than tools have a reason for.
+const MOST_PAUSES: u32 = 255;
 
 /// A domain.
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub struct Domain {
     pub time_offset: AtomicU64,
     /// How often it was paused; it runs at 0.
     pub pause_count: AtomicU32,
+    /// How many of these pauses are the tools'.
+    pub controller_pauses: AtomicU32,
     /// It has shut down or crashed.
     pub is_shut_down: AtomicBool,
     /// Why, as [`ShutdownReason`].
@@ -90,6 +95,46 @@ impl Domain {
         self.assist.load(SeqCst) >> kind.0 & 1 != 0
     }
 
+    /// Stops all vCPUs and returns when none runs. The caller is none of them.
+    fn pause(&self) {
+        self.pause_count.fetch_add(1, SeqCst);
+        self.vcpus.iter().for_each(crate::schedule::stop);
+        // A CPU of the hosted machine leaves its vCPU when it is its turn.
+        while cfg!(target_os = "none") && self.vcpus.iter().any(|vcpu| vcpu.status.running.load(SeqCst)) {
+            arch::tlb::serve();
+            core::hint::spin_loop();
+        }
+    }
+
+    /// Takes one pause back; with the last one vCPUs run again.
+    fn unpause(&self) {
+        if self.pause_count.fetch_sub(1, SeqCst) == 1 {
+            self.vcpus.iter().for_each(crate::schedule::wake);
+        }
+    }
+
+    /// Pauses the domain for the tools. None of its vCPUs is the caller.
+    ///
+    /// # Errors
+    /// `EBUSY` when the tools have paused it too often to count.
+    pub fn pause_by_controller(&self) -> Result<()> {
+        let more = |pauses: u32| pauses.checked_add(1).filter(|n| *n < MOST_PAUSES);
+        self.controller_pauses.fetch_update(SeqCst, SeqCst, more).map_err(|_| Errno::EBUSY)?;
+        self.pause();
+        Ok(())
+    }
+
+    /// Takes one pause of the tools' back.
+    ///
+    /// # Errors
+    /// `EINVAL` when there is none.
+    pub fn unpause_by_controller(&self) -> Result<()> {
+        let fewer = |pauses: u32| pauses.checked_sub(1);
+        self.controller_pauses.fetch_update(SeqCst, SeqCst, fewer).map_err(|_| Errno::EINVAL)?;
+        self.unpause();
+        Ok(())
+    }
+
     /// Stops the domain for good. What that means for the machine is [`crate::crash`]'s business.
     pub fn shut_down(&self, reason: ShutdownReason) {
         if self.is_shut_down.swap(true, SeqCst) {
@@ -119,6 +164,11 @@ pub fn find(id: DomId) -> Option<Arc<Domain>> {
 /// Returns the domain with the lowest number that is at least this.
 pub fn next(id: DomId) -> Option<Arc<Domain>> {
     DOMAINS.read().range(id.0..).next().map(|(_, domain)| domain.clone())
+}
+
+/// Returns how many domains there are.
+pub fn count() -> u32 {
+    DOMAINS.read().len() as u32
 }
 
 /// Adds a domain to those that can be found.

@@ -6,9 +6,11 @@ use spin::once::Once;
 use crate::emulate::cpuid::{Config, Policy};
 use crate::emulate::msr::HostMsrs;
 use crate::shared::SharedFrame;
+use crate::topology::Topology;
 use crate::vcpu::Vcpu;
 
 static MSRS: Once<HostMsrs, arch::sync::Relax> = Once::new();
+static TOPOLOGY: Once<Topology, arch::sync::Relax> = Once::new();
 static DUMMY_INFO: spin::mutex::Mutex<Option<mm::SharedFrame>, arch::sync::Relax> = spin::mutex::Mutex::new(None);
 
 /// Returns the host registers that guests see something of.
@@ -26,6 +28,24 @@ pub fn msrs() -> &'static HostMsrs {
             lfence_serialises: false,
         }
     })
+}
+
+/// Returns how the numbers of the machine's CPUs are made.
+pub fn topology() -> &'static Topology {
+    TOPOLOGY.call_once(|| Topology::new(arch::features::cpuid))
+}
+
+/// Returns words of CPUID's feature bits, in the order in which the tools show them: leaves 1 (EDX, ECX), 0x80000001
+/// (EDX, ECX), 0xd subleaf 1 (EAX), 7 (EBX, ECX), 0x80000007 (EDX).
+pub fn capabilities() -> [u32; 8] {
+    let leaf = arch::features::cpuid;
+    let (max, extended_max) = (leaf(0, 0)[0], leaf(0x8000_0000, 0)[0]);
+    let basic = |number, sub| if number <= max { leaf(number, sub) } else { [0; 4] };
+    let extended = |number| if number <= extended_max { leaf(number, 0) } else { [0; 4] };
+    let [_, _, c1, d1] = basic(1, 0);
+    let [_, _, ce1, de1] = extended(0x8000_0001);
+    let [_, b7, c7, _] = basic(7, 0);
+    [d1, c1, de1, ce1, basic(0xd, 1)[0], b7, c7, extended(0x8000_0007)[3]]
 }
 
 /// Makes the CPUID policy of a domain.

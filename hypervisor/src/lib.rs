@@ -43,6 +43,7 @@ pub mod ops;
 #[cfg(target_os = "none")]
 pub mod panic;
 pub mod pirq;
+pub mod placement;
 pub mod port_io;
 pub mod power;
 pub mod privileged;
@@ -58,6 +59,7 @@ pub mod stop;
 pub mod testing;
 pub mod time;
 pub mod timers;
+pub mod topology;
 pub mod traps;
 pub mod vcpu;
 

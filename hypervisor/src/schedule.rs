@@ -36,6 +36,11 @@ fn scheduler() -> &'static Lock<Scheduler> {
     SCHEDULER.call_once(|| Lock::new(rank::SCHEDULE, Scheduler::new(Params::default())))
 }
 
+/// Calls `f` with the scheduler, under its lock.
+pub(crate) fn with_scheduler<T>(f: impl FnOnce(&mut Scheduler) -> T) -> T {
+    f(&mut scheduler().lock())
+}
+
 /// Forgets CPUs and vCPUs, for a new machine; what kept the domains is the caller's to drop.
 #[cfg(not(target_os = "none"))]
 pub fn take_all() -> Vec<Option<(Arc<Domain>, VcpuId)>> {
@@ -168,10 +173,12 @@ pub fn wake_poller(vcpu: &Vcpu) {
     }
 }
 
-/// Makes a vCPU that must not run any more leave its CPU soon.
+/// Makes a vCPU that must not run any more leave its CPU soon, and the queue in which it waits at once.
 pub fn stop(vcpu: &Vcpu) {
-    if vcpu.status.running.load(SeqCst) {
-        cpu::raise(CpuId(vcpu.status.cpu.load(Relaxed)), Work::SCHEDULE);
+    let runs_on = scheduler().lock().sleep(arch::time::now(), UnitId(vcpu.unit));
+    let running = vcpu.status.running.load(SeqCst).then(|| vcpu.status.cpu.load(Relaxed));
+    if let Some(number) = runs_on.map(|cpu| cpu.0).or(running) {
+        cpu::raise(CpuId(number), Work::SCHEDULE);
     }
 }
 

@@ -19,6 +19,7 @@ pub mod kernel;
 mod memory;
 mod player;
 mod tables;
+pub mod tools;
 mod traps;
 mod vcpus;
 pub mod world;

@@ -23,7 +23,7 @@ use mm::{Lock, LockGuard};
 pub use self::memory::HEAP_USAGE;
 #[cfg(not(target_os = "none"))]
 pub use self::run::forget_all;
-pub use self::run::{due_on, has_room, press, run};
+pub use self::run::{WAITING, due_on, has_room, press, run};
 pub use self::text::Text;
 pub(crate) use self::text::{line, part};
 

@@ -19,7 +19,7 @@ use super::{KEYS, Key, Text};
 use crate::{console, timers};
 
 /// Keys that may wait.
-const WAITING: usize = 64;
+pub const WAITING: usize = 64;
 /// How long a pass prints.
 const PASS_NS: u64 = 500_000;
 /// The shortest rest between two passes.

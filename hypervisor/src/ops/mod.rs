@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The hypercalls, a family a file, and the table that finds them.
 
+pub mod bitmap;
 pub mod console_io;
+pub mod domctl;
 pub mod event_channel;
 pub mod grant_table;
 pub mod memory;
@@ -10,6 +12,7 @@ pub mod physdev;
 pub mod platform;
 pub mod registers;
 pub mod sched;
+pub mod sysctl;
 pub mod vcpu;
 pub mod version;
 
@@ -77,5 +80,7 @@ pub static TABLE: [Option<Hypercall>; HypercallNr::COUNT] = {
     t[30] = family!("callback_op", registers::callback_op, &registers::CALLBACKS);
     t[32] = family!("event_channel_op", event_channel::event_channel_op, &event_channel::OPS);
     t[33] = family!("physdev_op", physdev::physdev_op, &physdev::OPS);
+    t[35] = family!("sysctl", sysctl::sysctl, &sysctl::OPS);
+    t[36] = family!("domctl", domctl::domctl, &domctl::OPS);
     t
 };

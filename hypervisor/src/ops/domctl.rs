@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `domctl`: what tools ask about domains, and how they steer them.
+//!
+//! As with [`super::sysctl`] the argument is read once, whole, and a sub-operation works on the copy. The domain is looked up
+//! before the caller's right to ask is.
+
+pub mod info;
+mod pages;
+mod settings;
+mod vcpus;
+
+use hypercalls::domctl::{Domctl, DomctlCmd, XEN_DOMCTL_INTERFACE_VERSION};
+use hypercalls::{DomId, Errno, GuestPtr, HypercallNr, Payload, Result};
+
+use super::sysctl::Answer;
+use crate::dispatch::{Args, Outcome, SubOp, absent, by_family, find, refused, sub};
+use crate::domain::{self, Domain};
+use crate::guest;
+use crate::vcpu::Vcpu;
+
+/// What runs a sub-operation on a domain that exists. The caller controls it.
+pub type Run = fn(&Vcpu, &Domain, &mut Payload) -> Result<Answer>;
+
+/// The sub-operations.
+pub static OPS: [SubOp<Run>; 87] = {
+    let mut t: [SubOp<Run>; 87] = [absent(""); 87];
+    t[1] = absent("createdomain");
+    t[2] = absent("destroydomain");
+    t[3] = sub("pausedomain", settings::pause);
+    t[4] = sub("unpausedomain", settings::unpause);
+    t[5] = by_family("getdomaininfo");
+    t[9] = sub("setvcpuaffinity", vcpus::set_affinity);
+    // No shadow page tables, so no log of what is written.
+    t[10] = refused("shadow_op", Errno::EOPNOTSUPP);
+    t[11] = sub("max_mem", settings::max_mem);
+    t[12] = absent("setvcpucontext");
+    t[13] = absent("getvcpucontext");
+    t[14] = sub("getvcpuinfo", vcpus::info);
+    t[15] = absent("max_vcpus");
+    t[16] = sub("scheduler_op", settings::scheduler_op);
+    t[17] = absent("setdomainhandle");
+    t[18] = absent("setdebugging");
+    t[19] = absent("irq_permission");
+    t[20] = absent("iomem_permission");
+    t[21] = absent("ioport_permission");
+    t[22] = absent("hypercall_init");
+    t[23] = absent("soft_reset_cont");
+    t[24] = sub("settimeoffset", settings::time_offset);
+    t[25] = sub("getvcpuaffinity", vcpus::affinity);
+    t[26] = absent("real_mode_area");
+    t[27] = absent("resumedomain");
+    t[28] = absent("sendtrigger");
+    t[29] = absent("subscribe");
+    // For translated guests.
+    t[33] = refused("gethvmcontext", Errno::EINVAL);
+    t[34] = refused("sethvmcontext", Errno::EINVAL);
+    t[35] = sub("set_address_size", settings::set_address_size);
+    t[36] = sub("get_address_size", settings::address_size);
+    // No IOMMU.
+    t[37] = refused("assign_device", Errno::ENODEV);
+    t[38] = refused("bind_pt_irq", Errno::ENODEV);
+    t[39] = absent("memory_mapping");
+    t[40] = absent("ioport_mapping");
+    t[42] = absent("set_ext_vcpucontext");
+    t[43] = absent("get_ext_vcpucontext");
+    t[44] = absent("set_opt_feature");
+    t[45] = refused("test_assign_device", Errno::ENODEV);
+    t[46] = refused("set_target", Errno::EOPNOTSUPP);
+    t[47] = refused("deassign_device", Errno::ENODEV);
+    t[48] = refused("unbind_pt_irq", Errno::ENODEV);
+    t[50] = refused("get_device_group", Errno::ENODEV);
+    t[54] = absent("debug_op");
+    t[55] = refused("gethvmcontext_partial", Errno::EINVAL);
+    t[56] = absent("vm_event_op");
+    t[57] = absent("mem_sharing_op");
+    t[59] = sub("gettscinfo", settings::tsc);
+    t[60] = absent("settscinfo");
+    t[61] = sub("getpageframeinfo3", pages::types);
+    t[62] = absent("setvcpuextstate");
+    t[63] = absent("getvcpuextstate");
+    t[64] = absent("set_access_required");
+    t[65] = absent("audit_p2m");
+    t[66] = absent("set_virq_handler");
+    t[67] = absent("set_broken_page_p2m");
+    t[68] = sub("setnodeaffinity", settings::set_node_affinity);
+    t[69] = sub("getnodeaffinity", settings::node_affinity);
+    t[71] = absent("cacheflush");
+    t[72] = absent("get_vcpu_msrs");
+    t[73] = absent("set_vcpu_msrs");
+    t[74] = absent("setvnumainfo");
+    t[75] = refused("psr_cmt_op", Errno::ENODEV);
+    t[77] = absent("monitor_op");
+    t[78] = refused("psr_alloc", Errno::ENODEV);
+    t[79] = absent("soft_reset");
+    t[81] = absent("vuart_op");
+    t[82] = absent("get_cpu_policy");
+    t[83] = absent("set_cpu_policy");
+    t[84] = refused("vmtrace_op", Errno::EOPNOTSUPP);
+    t[85] = refused("get_paging_mempool_size", Errno::EOPNOTSUPP);
+    t[86] = refused("set_paging_mempool_size", Errno::EOPNOTSUPP);
+    t
+};
+
+/// Hypercall 36.
+pub fn domctl(vcpu: &Vcpu, args: &Args) -> Outcome {
+    run(vcpu, GuestPtr::new(args[0])).into()
+}
+
+fn run(vcpu: &Vcpu, arg: GuestPtr<Domctl>) -> Result<i64> {
+    let mut op = guest::read(arg)?;
+    if op.interface_version != XEN_DOMCTL_INTERFACE_VERSION {
+        return Err(Errno::EACCES);
+    }
+    let answer = if op.cmd == DomctlCmd::GETDOMAININFO { next_info(vcpu, &mut op)? } else { on_domain(vcpu, &mut op)? };
+    if answer == Answer::Back {
+        guest::write(arg, &op)?;
+    }
+    Ok(0)
+}
+
+fn on_domain(vcpu: &Vcpu, op: &mut Domctl) -> Result<Answer> {
+    let needs_one = op.cmd != DomctlCmd::CREATEDOMAIN;
+    let target = domain::find(op.domain);
+    if needs_one && target.is_none() {
+        return Err(Errno::ESRCH);
+    }
+    if !vcpu.domain().privileged {
+        return Err(Errno::EPERM);
+    }
+    let run = find(vcpu, HypercallNr::DOMCTL, &OPS, u64::from(op.cmd.0))?;
+    run(vcpu, target.as_deref().ok_or(Errno::ESRCH)?, &mut op.u)
+}
+
+/// Describes the domain that is asked for, or the next one that there is.
+fn next_info(vcpu: &Vcpu, op: &mut Domctl) -> Result<Answer> {
+    if op.domain.0 >= DomId::FIRST_RESERVED.0 {
+        return Err(Errno::EINVAL);
+    }
+    let found = domain::next(op.domain).ok_or(Errno::ESRCH)?;
+    if !vcpu.domain().privileged {
+        return Err(Errno::EPERM);
+    }
+    let info = info::of(&found);
+    op.domain = info.domain;
+    op.u.put(&info);
+    Ok(Answer::Back)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What tools see and set of scheduling: weights, caps and affinities, in their terms.
+
+use arch::{CpuId, CpuMask, cpu};
+use hypercalls::domctl_args::SchedulerId;
+use sched::{Affinity, Cpu, CpuSet, GroupId, UnitId};
+
+use crate::domain::Domain;
+use crate::schedule;
+use crate::vcpu::Vcpu;
+
+/// Returns what the scheduler calls itself to the tools.
+pub const fn scheduler() -> SchedulerId {
+    SchedulerId::CREDIT2
+}
+
+/// A domain's part of the CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// In proportion to other domains'.
+    pub weight: u16,
+    /// Most that it gets, in percent of one CPU; 0 for no limit.
+    pub cap_percent: u16,
+}
+
+/// Returns a domain's part of the CPUs.
+pub fn weight(domain: &Domain) -> Weight {
+    let (weight, cap) = schedule::with_scheduler(|s| s.weight_cap(GroupId(domain.id.0))).unwrap_or_default();
+    Weight { weight: u16::try_from(weight).unwrap_or(u16::MAX), cap_percent: u16::try_from(cap).unwrap_or(u16::MAX) }
+}
+
+/// Sets a domain's part of the CPUs.
+pub fn set_weight(domain: &Domain, to: Weight) {
+    let now = arch::time::now();
+    let poke = schedule::with_scheduler(|s| {
+        s.set_weight_cap(now, GroupId(domain.id.0), u32::from(to.weight), u32::from(to.cap_percent))
+    });
+    poke.iter().for_each(|c| cpu::raise(CpuId(c.0), cpu::Work::SCHEDULE));
+}
+
+/// Where a vCPU may run, and where it would like to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// It runs nowhere else.
+    pub hard: CpuMask,
+    /// Of these it would like one of these.
+    pub soft: CpuMask,
+}
+
+/// Returns where a vCPU may run, and where it would like to.
+pub fn places(vcpu: &Vcpu) -> Places {
+    let affinity = schedule::with_scheduler(|s| s.affinity(UnitId(vcpu.unit))).unwrap_or(Affinity::ANY);
+    Places { hard: mask(&affinity.hard), soft: mask(&affinity.soft) }
+}
+
+/// Sets where a vCPU may run, and where it would like to.
+pub fn set_places(vcpu: &Vcpu, to: &Places) {
+    let now = arch::time::now();
+    let affinity = Affinity { hard: set(&to.hard), soft: set(&to.soft) };
+    let poke = schedule::with_scheduler(|s| s.set_affinity(now, UnitId(vcpu.unit), affinity));
+    if let Some(c) = poke {
+        cpu::raise(CpuId(c.0), cpu::Work::SCHEDULE);
+    }
+}
+
+fn mask(of: &CpuSet) -> CpuMask {
+    let mut mask = CpuMask::EMPTY;
+    of.iter().for_each(|c| mask.insert(CpuId(c.0)));
+    mask
+}
+
+fn set(of: &CpuMask) -> CpuSet {
+    of.iter().map(|c| Cpu(c.0)).collect()
+}
+
+/// Returns how long a vCPU that was given a CPU keeps it against any other, in microseconds.
+pub fn ratelimit_us() -> u32 {
+    let ns = schedule::with_scheduler(|s| s.params().ratelimit_ns);
+    u32::try_from(ns / 1000).unwrap_or(u32::MAX)
+}
+
+/// Sets that time.
+pub fn set_ratelimit_us(us: u32) {
+    schedule::with_scheduler(|s| {
+        let params = sched::Params { ratelimit_ns: u64::from(us) * 1000, ..s.params() };
+        s.set_params(params);
+    });
+}

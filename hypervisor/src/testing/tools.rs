@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! dom0's tools on the hosted machine: their hypercalls, with arguments and buffers in dom0's memory.
+
+use hypercalls::domctl::{Domctl, DomctlCmd, XEN_DOMCTL_INTERFACE_VERSION};
+use hypercalls::sysctl::{Sysctl, SysctlCmd, XEN_SYSCTL_INTERFACE_VERSION};
+use hypercalls::{DomId, Errno, GuestPtr, HypercallNr, VcpuId};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::guest::{self, args_of, va};
+use super::world::World;
+
+/// Where the argument of a call lies: the first page for arguments of a vCPU 0.
+pub const ARGUMENT: u64 = va(args_of(VcpuId(0)));
+/// Where buffers may lie: the second one.
+pub const BUFFER: u64 = va(args_of(VcpuId(0)) + 1);
+
+/// Builds a world with one CPU in which dom0's first vCPU runs.
+pub fn world() -> World {
+    let mut world = World::new(1);
+    world.boot_kernels();
+    as_domain(&mut world, 0);
+    world
+}
+
+/// Lets time pass until vCPU 0 of a domain runs.
+///
+/// # Panics
+/// When it never does.
+pub fn as_domain(world: &mut World, id: u16) {
+    for _ in 0..100 {
+        if world.go_back().is_some_and(|vcpu| vcpu.domid == DomId(id) && vcpu.id == VcpuId(0)) {
+            return;
+        }
+        arch::time::advance(20_000_000);
+        arch::entry::take_interrupts();
+        arch::cpu::raise_here(arch::cpu::Work::SCHEDULE);
+    }
+    panic!("domain {id} never runs");
+}
+
+/// Makes a call with its argument in memory; returns the result and what has become of the argument.
+pub fn raw<T: IntoBytes + Immutable + FromBytes>(world: &mut World, number: HypercallNr, argument: &T) -> (i64, T) {
+    assert!(guest::write(ARGUMENT, argument.as_bytes()), "the page for arguments is mapped");
+    let result = world.call(number, [ARGUMENT, 0, 0, 0, 0]);
+    (result, read(ARGUMENT))
+}
+
+/// Reads what a call has left in memory.
+pub fn read<T: FromBytes + IntoBytes>(at: u64) -> T {
+    crate::guest::read(GuestPtr::new(at)).expect("the page is mapped")
+}
+
+fn answer<T>(result: i64, argument: T) -> Result<T, Errno> {
+    if result == 0 { Ok(argument) } else { Err(Errno::from_ret(result).expect("0 or an error")) }
+}
+
+/// Returns a `sysctl`'s argument without its union.
+pub fn sysctl_op(cmd: SysctlCmd) -> Sysctl {
+    Sysctl { cmd, interface_version: XEN_SYSCTL_INTERFACE_VERSION, ..Sysctl::default() }
+}
+
+/// Makes a `sysctl`; returns what has become of the union.
+///
+/// # Errors
+/// The call's.
+pub fn sysctl<T>(world: &mut World, cmd: SysctlCmd, argument: &T) -> Result<T, Errno>
+where
+    T: IntoBytes + Immutable + FromBytes,
+{
+    let mut op = sysctl_op(cmd);
+    op.u.put(argument);
+    let (result, back) = raw(world, HypercallNr::SYSCTL, &op);
+    answer(result, back.u.get())
+}
+
+/// Returns a `domctl`'s argument without its union.
+pub fn domctl_op(cmd: DomctlCmd, domain: u16) -> Domctl {
+    Domctl { cmd, interface_version: XEN_DOMCTL_INTERFACE_VERSION, domain: DomId(domain), ..Domctl::default() }
+}
+
+/// Makes a `domctl`; returns what has become of the union.
+///
+/// # Errors
+/// The call's.
+pub fn domctl<T>(world: &mut World, cmd: DomctlCmd, domain: u16, argument: &T) -> Result<T, Errno>
+where
+    T: IntoBytes + Immutable + FromBytes,
+{
+    let mut op = domctl_op(cmd, domain);
+    op.u.put(argument);
+    let (result, back) = raw(world, HypercallNr::DOMCTL, &op);
+    answer(result, back.u.get())
+}
