@@ -119,7 +119,7 @@ fn entries(table: Table) {
         (map::HOST, base | pte::RW | pte::GUEST_KERNEL),
         (map::HOST | map::READONLY, base | pte::GUEST_KERNEL),
         (map::HOST | map::APPLICATION, base | pte::RW | pte::G),
-        (map::HOST | 7 << 16, base | pte::RW | pte::GUEST_KERNEL | 7 * pte::AVAIL),
+        (map::HOST | 7 << 16, base | pte::RW | pte::GUEST_KERNEL | (7 * pte::AVAIL)),
         (map::HOST | 0xfff8 << 16, base | pte::RW | pte::GUEST_KERNEL),
         (map::HOST | map::DEVICE, base | pte::RW | pte::GUEST_KERNEL),
     ] {
