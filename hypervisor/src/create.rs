@@ -119,7 +119,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
             grants,
         }
     });
-    domain::publish(domain.clone());
+    domain::publish(domain.clone())?;
     schedule::adopt(&domain);
     Ok(domain)
 }

@@ -15,6 +15,7 @@ use hypercalls::{DomId, Errno, Result, VcpuId};
 use mm::{Account, Lock, PageTables, PtCtx};
 
 use crate::events::Events;
+use crate::grace::{Node, Published};
 use crate::grants::Grants;
 use crate::io_rights::IoRights;
 use crate::port_io::Latches;
@@ -153,33 +154,70 @@ impl Domain {
     }
 }
 
-static DOMAINS: spin::rwlock::RwLock<alloc::collections::BTreeMap<u16, Arc<Domain>>, arch::sync::Relax> =
-    spin::rwlock::RwLock::new(alloc::collections::BTreeMap::new());
+/// Numbers that a chunk of the table of domains holds.
+const CHUNK: usize = 256;
+type Chunk = [Published<Arc<Domain>>; CHUNK];
+type Chunks = [spin::once::Once<Box<Chunk>, arch::sync::Relax>; DomId::FIRST_RESERVED.0 as usize / CHUNK + 1];
 
-/// Returns a domain by number.
+/// The domains by number. Reading takes no lock: a domain that is found stays at least until its finder returns to a guest.
+static DOMAINS: Chunks = [const { spin::once::Once::new() }; DomId::FIRST_RESERVED.0 as usize / CHUNK + 1];
+
+#[inline(always)]
+fn slot(id: DomId) -> Option<&'static Published<Arc<Domain>>> {
+    let id = usize::from(id.0);
+    DOMAINS.get(id / CHUNK)?.get()?.get(id % CHUNK)
+}
+
+/// Calls `f` with a domain, found by its number.
+#[inline(always)]
+pub fn with<R>(id: DomId, f: impl FnOnce(&Domain) -> R) -> Option<R> {
+    slot(id)?.with(|domain| f(domain))
+}
+
+/// Returns a domain by number, to be kept.
 pub fn find(id: DomId) -> Option<Arc<Domain>> {
-    DOMAINS.read().get(&id.0).cloned()
+    slot(id)?.with(Arc::clone)
 }
 
 /// Returns the domain with the lowest number that is at least this.
 pub fn next(id: DomId) -> Option<Arc<Domain>> {
-    DOMAINS.read().range(id.0..).next().map(|(_, domain)| domain.clone())
+    from(id).next()
+}
+
+/// Iterates over the domains from a number on, in ascending order.
+fn from(id: DomId) -> impl Iterator<Item = Arc<Domain>> {
+    let (first, at) = (usize::from(id.0) / CHUNK, usize::from(id.0) % CHUNK);
+    let chunks = DOMAINS.iter().enumerate().skip(first).filter_map(|(n, chunk)| Some((n, chunk.get()?)));
+    let slots = chunks.flat_map(move |(n, chunk)| chunk.iter().skip(if n == first { at } else { 0 }));
+    slots.filter_map(|slot| slot.with(Arc::clone))
 }
 
 /// Returns how many domains there are.
 pub fn count() -> u32 {
-    DOMAINS.read().len() as u32
+    from(DomId(0)).count() as u32
 }
 
 /// Adds a domain to those that can be found.
-pub fn publish(domain: Arc<Domain>) {
-    DOMAINS.write().insert(domain.id.0, domain);
+///
+/// # Errors
+/// `ENOMEM`; `EINVAL` for a number that no domain can have.
+pub fn publish(domain: Arc<Domain>) -> Result<()> {
+    let id = domain.id;
+    let chunk = DOMAINS.get(usize::from(id.0) / CHUNK).ok_or(Errno::EINVAL)?;
+    chunk.call_once(|| Box::new([const { Published::new() }; CHUNK]));
+    let node = Node::new(domain)?;
+    slot(id).ok_or(Errno::EINVAL)?.replace(Some(node));
+    Ok(())
 }
 
 /// Forgets all domains, for a new machine; they are the caller's to drop.
 #[cfg(not(target_os = "none"))]
-pub fn take_all() -> alloc::collections::BTreeMap<u16, Arc<Domain>> {
-    core::mem::take(&mut *DOMAINS.write())
+pub fn take_all() -> alloc::vec::Vec<Arc<Domain>> {
+    let all: alloc::vec::Vec<_> = from(DomId(0)).collect();
+    for domain in &all {
+        slot(domain.id).and_then(|slot| slot.replace(None));
+    }
+    all
 }
 
 /// Returns the domain that receives what concerns the whole machine.
@@ -189,6 +227,6 @@ pub fn hardware() -> Option<Arc<Domain>> {
 
 /// Calls `f` for every domain, in ascending order of their numbers.
 pub fn for_each(f: impl FnMut(&Arc<Domain>)) {
-    let all: alloc::vec::Vec<_> = DOMAINS.read().values().cloned().collect();
+    let all: alloc::vec::Vec<_> = from(DomId(0)).collect();
     all.iter().for_each(f);
 }

@@ -24,6 +24,7 @@ pub mod domain;
 pub mod emulate;
 pub mod events;
 pub mod firmware;
+pub mod grace;
 pub mod grants;
 pub mod guest;
 pub mod host;

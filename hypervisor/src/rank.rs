@@ -49,3 +49,5 @@ pub const LATCHES: u8 = 38;
 pub const INFO: u8 = 9;
 /// Why a vCPU crashed its domain.
 pub const CRASHED: u8 = 42;
+/// What waits for the end of a grace period.
+pub const GRACE: u8 = 36;

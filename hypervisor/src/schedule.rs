@@ -253,6 +253,9 @@ fn idle() {
         if work.contains(Work::CONSOLE) {
             crate::console::work();
         }
+        if work.contains(Work::GRACE) {
+            crate::grace::pass();
+        }
         if work.contains(Work::SCHEDULE) || cpu::has_work() {
             return;
         }

@@ -14,7 +14,7 @@ use hypercalls::vm_assist::VmAssistType;
 
 use crate::bounce::{self, Extra};
 use crate::vcpu::Vcpu;
-use crate::{console, crash, current, mmu, privileged, quirks, registers, schedule, snapshot, stop, timers};
+use crate::{console, crash, current, grace, mmu, privileged, quirks, registers, schedule, snapshot, stop, timers};
 
 pub(crate) const DEBUG: u32 = 1;
 pub(crate) const NMI: u32 = 2;
@@ -170,6 +170,9 @@ pub fn exit_work(regs: &mut Regs) {
     }
     if work.contains(Work::CONSOLE) {
         console::work();
+    }
+    if work.contains(Work::GRACE) {
+        grace::pass();
     }
     let must_choose = match current::vcpu() {
         Some(vcpu) if vcpu.runnable() => false,

@@ -21,6 +21,8 @@ bitflags::bitflags! {
         const VCPU = 1 << 2;
         /// Read the console.
         const CONSOLE = 1 << 3;
+        /// Say that nothing found before is in use any more.
+        const GRACE = 1 << 4;
     }
 }
 

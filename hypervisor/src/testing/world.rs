@@ -28,7 +28,9 @@ use crate::emulate::io::PortSet;
 use crate::grants::Limits;
 use crate::io_rights::{IoRights, message_range};
 use crate::vcpu::Vcpu;
-use crate::{bounce, console, current, dispatch, domain, events, host, irq, keys, machine_map, schedule, timers};
+use crate::{
+    bounce, console, current, dispatch, domain, events, grace, host, irq, keys, machine_map, schedule, timers,
+};
 
 /// Frames of the machine.
 const FRAMES: u64 = 512;
@@ -57,7 +59,7 @@ pub struct World {
 pub fn new_machine(frames: u64, cpus: u16) -> Machine {
     let machine = mm::hosted::boot(frames, usize::from(cpus));
     // Left behind by a test that failed: their frames are another machine's.
-    core::mem::forget((domain::take_all(), schedule::take_all(), host::take_dummy_info()));
+    core::mem::forget((domain::take_all(), grace::take_all(), schedule::take_all(), host::take_dummy_info()));
     timers::forget_all();
     crate::firmware::note_efi(None);
     crate::cpus::note((0..u32::from(cpus)).map(|n| Present { apic_id: n, acpi_id: n + 1 }).collect());
@@ -285,6 +287,12 @@ impl World {
     /// # Panics
     /// When one is broken.
     pub fn check(&mut self) {
+        let here = cpu::this_cpu();
+        for n in 0..self.cpus {
+            self.go_to(n);
+            grace::pass();
+        }
+        cpu::set_this_cpu(here);
         let watched = self.watch.check();
         if let Err(broken) = watched.and_then(|()| audit::check(&self.guests, self.cpus)) {
             panic!("{broken}");
@@ -304,7 +312,7 @@ impl World {
         for guest in &self.guests {
             end::relinquish(&guest.domain);
         }
-        drop((schedule::take_all(), domain::take_all(), host::take_dummy_info()));
+        drop((schedule::take_all(), domain::take_all(), grace::take_all(), host::take_dummy_info()));
         timers::forget_all();
         drop(core::mem::take(&mut self.guests));
         let (free, total) = (mm::buddy::free_frames(), mm::buddy::total_frames());

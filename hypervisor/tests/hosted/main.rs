@@ -7,6 +7,7 @@ mod grants;
 mod interrupts;
 mod pair;
 mod platform;
+mod published;
 mod random;
 mod uefi;
 mod ways;
