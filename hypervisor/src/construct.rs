@@ -190,6 +190,7 @@ pub fn dom0(from: Dom0<'_>) -> Result<Arc<Domain>, Failure> {
         privileged: true,
         vcpus: from.vcpus,
         max_pages: from.max_pages.max(from.pages),
+        max_port: u32::MAX,
         io: from.io,
         grants: crate::grants::Limits::DEFAULT,
     };

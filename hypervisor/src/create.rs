@@ -33,6 +33,8 @@ pub struct Config {
     pub vcpus: u32,
     /// How many frames it may have.
     pub max_pages: u64,
+    /// The highest event-channel port that it may have.
+    pub max_port: u32,
     /// Ports and machine frames that it may use.
     pub io: IoRights,
     /// How far its grants may grow.
@@ -77,6 +79,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
     for vcpu in 0..XEN_LEGACY_MAX_VCPUS {
         shared_info.u8(shared_offset::VCPU_INFO + vcpu * size_of::<VcpuInfo>() + 1).store(1, Relaxed);
     }
+    let events = Events::new(config.max_port)?;
     let mut contexts = (0..config.vcpus).map(|_| context()).collect::<Result<Vec<_>>>()?;
     let pirqs = Pirqs::new()?;
     if config.privileged {
@@ -102,7 +105,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
             vcpus: vcpus.collect(),
             account,
             page_tables: Lock::new(rank::PAGE_TABLES, PageTables::new()),
-            events: Lock::new(rank::EVENTS, Events::default()),
+            events,
             pirqs,
             pollers: AtomicU64::new(0),
             assist: AtomicU64::new(0),

@@ -2,7 +2,7 @@
 //! Domains: what one owns, what it may do, and how it ends.
 //!
 //! # Locking
-//! [`Domain::page_tables`] covers every change to the domain's page tables; [`Domain::events`] its ports. Neither is
+//! [`Domain::page_tables`] covers every change to the domain's page tables; [`Events::lock`] changes to its ports. Neither is
 //! held while the other is taken. Everything else is atomic.
 
 use alloc::boxed::Box;
@@ -43,7 +43,7 @@ pub struct Domain {
     /// Taken around changes to its page tables.
     pub page_tables: Lock<PageTables>,
     /// Its event channels.
-    pub events: Lock<Events>,
+    pub events: Events,
     /// Its interrupts of the machine.
     pub pirqs: crate::pirq::Pirqs,
     /// Its grant table.

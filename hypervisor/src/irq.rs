@@ -384,17 +384,17 @@ impl Irq {
 }
 
 /// Those who are to be told of an interrupt.
-type Told = ArrayVec<(Arc<Domain>, u32, VcpuId), MOST_LISTENERS>;
+type Told = ArrayVec<(Arc<Domain>, u32), MOST_LISTENERS>;
 
 #[inline]
 fn told(state: &State) -> Told {
-    state.flow.listeners().map(|g| (g.domain.clone(), g.port, g.vcpu)).collect()
+    state.flow.listeners().map(|g| (g.domain.clone(), g.port)).collect()
 }
 
 #[inline]
 fn tell(to: &Told) {
-    for (domain, port, vcpu) in to {
-        events::raise(domain, *port, *vcpu);
+    for (domain, port) in to {
+        events::raise(domain, *port);
     }
 }
 

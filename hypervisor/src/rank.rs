@@ -17,6 +17,8 @@ pub const IRQ: u8 = 20;
 pub const HELD: u8 = 22;
 /// The page on which a domain finds which PIRQs it must end.
 pub const EOI_PAGE: u8 = 23;
+/// A queue of events; two of them in ascending order of vCPU and priority.
+pub const EVENT_QUEUE: u8 = 17;
 /// A domain's handles for grants of others.
 pub const MAPTRACK: u8 = 17;
 /// A domain's grant table.

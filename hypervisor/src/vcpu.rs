@@ -61,6 +61,8 @@ pub struct Status {
     pub blocked: AtomicBool,
     /// It waits for one of the ports it polls.
     pub polling: AtomicBool,
+    /// The only port that it polls, 0 when any may be.
+    pub polled_port: AtomicU32,
     /// The CPU it runs on or ran on last.
     pub cpu: AtomicU16,
     /// True while its state is in a CPU.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Binding and closing ports.
 //!
-//! Binding changes both ends together, under both domains' locks.
+//! Both ends of a channel change together, under both domains' locks.
 
 use core::sync::atomic::Ordering::SeqCst;
 
@@ -9,7 +9,8 @@ use hypercalls::event::VirqScope;
 use hypercalls::{DomId, Errno, Result, VcpuId, Virq};
 
 use super::port::{Channel, State};
-use super::two_level::{clear_pending, raise};
+use super::send::{clear_pending, raise};
+use super::table::{Changes, lock_two};
 use crate::domain::{self, Domain};
 use crate::pirq;
 
@@ -52,8 +53,10 @@ pub fn open_pirq(domain: &Domain, pirq: u32) -> Result<u32> {
 
 /// Takes back a port of [`open_pirq`] that nobody was told of.
 pub fn abandon_pirq(domain: &Domain, port: u32) {
-    if let Some(channel) = domain.events.lock().get_mut(port) {
-        channel.state = State::Closed;
+    let mut events = domain.events.lock();
+    if let Some(Channel { state: State::Pirq(_), .. }) = events.get(port) {
+        events.set(port, Channel::CLOSED);
+        events.release(port);
     }
 }
 
@@ -73,41 +76,35 @@ pub fn alloc_unbound(domain: &Domain, remote: DomId) -> Result<u32> {
 pub fn bind_interdomain(domain: &Domain, remote: DomId, remote_port: u32) -> Result<u32> {
     let port = if remote == domain.id {
         let mut events = domain.events.lock();
-        match events.get(remote_port) {
-            Some(Channel { state: State::Unbound { remote }, .. }) if remote == domain.id => {}
-            _ => return Err(Errno::EINVAL),
-        }
+        waits_for(domain.id, &events, remote_port)?;
         let port = events.allocate(State::Interdomain { remote, port: remote_port }, VcpuId(0))?;
-        if let Some(other) = events.get_mut(remote_port) {
-            other.state = State::Interdomain { remote: domain.id, port };
-        }
+        set_state(&mut events, remote_port, State::Interdomain { remote, port });
         port
     } else {
-        bind_to_other(domain, remote, remote_port)?
+        let other = domain::find(remote).ok_or(Errno::ESRCH)?;
+        let (mut ours, mut theirs) = lock_two(domain, &other);
+        waits_for(domain.id, &theirs, remote_port)?;
+        // Ours first: what they send as soon as they are bound must find it.
+        let port = ours.allocate(State::Interdomain { remote, port: remote_port }, VcpuId(0))?;
+        set_state(&mut theirs, remote_port, State::Interdomain { remote: domain.id, port });
+        port
     };
-    raise(domain, port, VcpuId(0));
+    raise(domain, port);
     Ok(port)
 }
 
-fn bind_to_other(domain: &Domain, remote: DomId, remote_port: u32) -> Result<u32> {
-    let other = domain::find(remote).ok_or(Errno::ESRCH)?;
-    // Both ends change together: locks in ascending order of domain numbers.
-    let (mut ours, mut theirs) = if domain.id < remote {
-        let ours = domain.events.lock();
-        (ours, other.events.lock_second())
-    } else {
-        let theirs = other.events.lock();
-        (domain.events.lock_second(), theirs)
-    };
-    match theirs.get(remote_port) {
-        Some(Channel { state: State::Unbound { remote }, .. }) if remote == domain.id => {}
-        _ => return Err(Errno::EINVAL),
+fn waits_for(id: DomId, events: &Changes<'_>, port: u32) -> Result<()> {
+    match events.get(port) {
+        Some(Channel { state: State::Unbound { remote }, .. }) if remote == id => Ok(()),
+        _ => Err(Errno::EINVAL),
     }
-    let port = ours.allocate(State::Interdomain { remote, port: remote_port }, VcpuId(0))?;
-    if let Some(end) = theirs.get_mut(remote_port) {
-        end.state = State::Interdomain { remote: domain.id, port };
+}
+
+/// Changes what an open port is bound to, and leaves the rest.
+fn set_state(events: &mut Changes<'_>, port: u32, state: State) {
+    if let Some(channel) = events.get(port) {
+        events.set(port, Channel { state, ..channel });
     }
-    Ok(port)
 }
 
 /// Moves a port to another vCPU.
@@ -117,14 +114,14 @@ fn bind_to_other(domain: &Domain, remote: DomId, remote_port: u32) -> Result<u32
 pub fn bind_vcpu(domain: &Domain, port: u32, vcpu: VcpuId) -> Result<()> {
     domain.vcpu(vcpu).ok_or(Errno::ENOENT)?;
     let mut events = domain.events.lock();
-    let channel = events.get_mut(port).ok_or(Errno::EINVAL)?;
+    let channel = events.get(port).ok_or(Errno::EINVAL)?;
     match channel.state {
         State::Virq(virq) if virq.scope() == Some(VirqScope::Vcpu) => Err(Errno::EINVAL),
         State::Ipi | State::Closed => Err(Errno::EINVAL),
-        state => {
-            channel.vcpu = vcpu;
+        State::Unbound { .. } | State::Interdomain { .. } | State::Virq(_) | State::Pirq(_) => {
+            events.set(port, Channel { vcpu, ..channel });
             drop(events);
-            if let State::Pirq(pirq) = state {
+            if let State::Pirq(pirq) = channel.state {
                 pirq::notify(domain, pirq, port, vcpu);
             }
             Ok(())
@@ -137,40 +134,44 @@ pub fn bind_vcpu(domain: &Domain, port: u32, vcpu: VcpuId) -> Result<()> {
 /// # Errors
 /// `EINVAL` when it is not open.
 pub fn close(domain: &Domain, port: u32) -> Result<()> {
-    let open = domain.events.lock().get(port);
-    if let Some(Channel { state: State::Pirq(pirq), .. }) = open {
-        // First the interrupt, then the port: it must not be raised for whoever gets it next.
-        pirq::unbind(domain, pirq, port);
-    }
-    let closed = {
-        let mut events = domain.events.lock();
-        let channel = events.get_mut(port).ok_or(Errno::EINVAL)?;
-        let state = core::mem::replace(&mut channel.state, State::Closed);
-        if let State::Virq(virq) = state {
-            for vcpu in &domain.vcpus {
-                // Whichever vCPU it was bound through; a moved global one is still in vCPU 0's list.
-                let _ = vcpu.virq_port(virq).compare_exchange(port, 0, SeqCst, SeqCst);
+    // Another round when another CPU changes the port between the two looks at it.
+    loop {
+        let state = domain.events.get(port).ok_or(Errno::EINVAL)?.state;
+        let peer = match state {
+            State::Interdomain { remote, .. } if remote != domain.id => domain::find(remote),
+            State::Pirq(pirq) => {
+                // First the interrupt, then the port: it must not be raised for whoever gets it next.
+                pirq::unbind(domain, pirq, port);
+                None
             }
-        }
-        if let State::Interdomain { remote, port: other } = state
-            && remote == domain.id
-            && let Some(end) = events.get_mut(other)
-        {
-            end.state = State::Unbound { remote: domain.id };
-        }
-        clear_pending(domain, port);
-        state
-    };
-    if let State::Interdomain { remote, port: other } = closed
-        && remote != domain.id
-        && let Some(peer) = domain::find(remote)
-    {
-        let mut events = peer.events.lock();
-        if let Some(end) = events.get_mut(other)
-            && end.state == (State::Interdomain { remote: domain.id, port })
-        {
-            end.state = State::Unbound { remote: domain.id };
+            _ => None,
+        };
+        let (mut ours, mut theirs) = match &peer {
+            Some(peer) => {
+                let (ours, theirs) = lock_two(domain, peer);
+                (ours, Some(theirs))
+            }
+            None => (domain.events.lock(), None),
+        };
+        if ours.get(port).is_some_and(|now| now.state == state) {
+            close_one(domain, &mut ours, port, state);
+            if let State::Interdomain { remote, port } = state {
+                let other_end = if remote == domain.id { Some(&mut ours) } else { theirs.as_mut() };
+                other_end.into_iter().for_each(|events| set_state(events, port, State::Unbound { remote: domain.id }));
+            }
+            return Ok(());
         }
     }
-    Ok(())
+}
+
+fn close_one(domain: &Domain, events: &mut Changes<'_>, port: u32, state: State) {
+    if let State::Virq(virq) = state {
+        for vcpu in &domain.vcpus {
+            // Whichever vCPU it was bound through; a moved global one is still in vCPU 0's list.
+            let _ = vcpu.virq_port(virq).compare_exchange(port, 0, SeqCst, SeqCst);
+        }
+    }
+    events.set(port, Channel::CLOSED);
+    clear_pending(domain, port);
+    events.release(port);
 }

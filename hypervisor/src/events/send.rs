@@ -1,71 +1,131 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sending: on a port, or a virtual interrupt; and what makes a vCPU look.
+//! Raising ports: by sending on one, or for a virtual interrupt; and what makes a vCPU look.
+//!
+//! Nothing here takes a lock but what the form needs for its queues: a port's word says where an event goes, and the
+//! domain there is found without one. A channel that is closed meanwhile may still get an event that was on its way, which
+//! guests must expect of any port anyway.
 
 use core::sync::atomic::Ordering::SeqCst;
 
 use hypercalls::shared_info::vcpu_offset;
 use hypercalls::{DomId, Errno, Result, VcpuId, Virq};
 
-use super::port::{Channel, State};
-use super::two_level::{self, raise};
+use super::port::{Channel, Port, State};
+use super::two_level;
 use crate::domain::{self, Domain};
 use crate::schedule;
 use crate::vcpu::Vcpu;
-
-/// Tells a vCPU that events wait for it.
-pub fn mark_pending(vcpu: &Vcpu) {
-    if vcpu.vcpu_info().u8(vcpu_offset::EVTCHN_UPCALL_PENDING).swap(1, SeqCst) == 0 {
-        schedule::kick(vcpu);
-    }
-}
-
-pub(super) fn wake_pollers(domain: &Domain) {
-    for vcpu in &domain.vcpus {
-        if vcpu.status.polling.load(SeqCst) {
-            schedule::wake_poller(vcpu);
-        }
-    }
-}
-
-/// Unmasks a port and delivers it if it is pending.
-///
-/// # Errors
-/// `EINVAL` when there is no such port.
-pub fn unmask(domain: &Domain, port: u32) -> Result<()> {
-    let channel = domain.events.lock().get(port).ok_or(Errno::EINVAL)?;
-    two_level::unmask(domain, port, channel.vcpu);
-    Ok(())
-}
 
 /// Sends on a port.
 ///
 /// # Errors
 /// `EINVAL` when it is closed or of a kind that cannot be sent on.
 #[inline]
-pub fn send(domain: &Domain, port: u32) -> Result<()> {
-    let channel = domain.events.lock().get(port).ok_or(Errno::EINVAL)?;
-    match channel.state {
-        State::Ipi => raise(domain, port, channel.vcpu),
-        State::Interdomain { remote, port } => send_remote(domain, remote, port),
-        State::Unbound { .. } => {}
-        State::Closed | State::Virq(_) | State::Pirq(_) => return Err(Errno::EINVAL),
+pub fn send(domain: &Domain, number: u32) -> Result<()> {
+    let port = domain.events.valid(number)?;
+    match port.channel() {
+        Channel { state: State::Ipi, vcpu, .. } => deliver(domain, number, port, vcpu),
+        Channel { state: State::Interdomain { remote, port }, .. } => send_remote(domain, remote, port),
+        Channel { state: State::Unbound { .. }, .. } => {}
+        _ => return Err(Errno::EINVAL),
     }
     Ok(())
 }
 
-fn send_remote(domain: &Domain, remote: DomId, port: u32) {
-    let deliver = |to: &Domain| {
-        let target = to.events.lock().get(port);
-        if let Some(Channel { state: State::Interdomain { remote, .. }, vcpu }) = target
-            && remote == domain.id
+#[inline]
+fn send_remote(from: &Domain, remote: DomId, number: u32) {
+    let to = |to: &Domain| {
+        if let Some(port) = to.events.port(number)
+            && let Channel { state: State::Interdomain { remote, .. }, vcpu, .. } = port.channel()
+            && remote == from.id
         {
-            raise(to, port, vcpu);
+            deliver(to, number, port, vcpu);
         }
     };
-    if remote == domain.id {
-        deliver(domain);
-    } else if let Some(to) = domain::find(remote) {
-        deliver(&to);
+    if remote == from.id {
+        to(from);
+    } else {
+        domain::with(remote, to);
+    }
+}
+
+/// Raises a port, whatever it is bound to.
+#[inline(never)]
+pub fn raise(domain: &Domain, number: u32) {
+    if let Some(port) = domain.events.port(number) {
+        deliver(domain, number, port, port.channel().vcpu);
+    }
+}
+
+/// Raises a port in the form that the domain uses.
+#[inline]
+fn deliver(domain: &Domain, number: u32, port: &Port, vcpu: VcpuId) {
+    if domain.events.fifo.with(|fifo| fifo.raise(domain, number, port)).is_none() {
+        two_level::raise(domain, number, vcpu);
+        // A domain that changes to the other form meanwhile may have looked for pending ports already.
+        if domain.events.fifo.is_some() {
+            raise(domain, number);
+        }
+    }
+}
+
+/// True when the port is pending, masked or not.
+pub fn is_pending(domain: &Domain, number: u32) -> bool {
+    let Some(port) = domain.events.port(number) else { return false };
+    let fifo = domain.events.fifo.with(|fifo| fifo.is_pending(number, port));
+    fifo.unwrap_or_else(|| two_level::is_pending(domain, number))
+}
+
+/// True when the port is masked.
+pub fn is_masked(domain: &Domain, number: u32) -> bool {
+    let fifo = domain.events.fifo.with(|fifo| fifo.is_masked(number));
+    fifo.unwrap_or_else(|| two_level::is_masked(domain, number))
+}
+
+/// Forgets that a port is pending.
+pub(super) fn clear_pending(domain: &Domain, number: u32) {
+    let Some(port) = domain.events.port(number) else { return };
+    if domain.events.fifo.with(|fifo| fifo.clear_pending(number, port)).is_none() {
+        two_level::clear_pending(domain, number);
+    }
+}
+
+/// Unmasks a port and delivers it if it is pending; a closed one stays as it is.
+///
+/// # Errors
+/// `EINVAL` when there is no such port.
+pub fn unmask(domain: &Domain, number: u32) -> Result<()> {
+    let port = domain.events.valid(number)?;
+    let channel = port.channel();
+    if channel.state != State::Closed && domain.events.fifo.with(|fifo| fifo.unmask(domain, number, port)).is_none() {
+        two_level::unmask(domain, number, channel.vcpu);
+    }
+    Ok(())
+}
+
+/// Tells a vCPU that events wait for it.
+#[inline]
+pub fn mark_pending(vcpu: &Vcpu) {
+    if vcpu.vcpu_info().u8(vcpu_offset::EVTCHN_UPCALL_PENDING).swap(1, SeqCst) == 0 {
+        schedule::kick(vcpu);
+    }
+}
+
+/// Wakes the vCPUs that poll a port which has become pending.
+#[inline]
+pub(super) fn wake_pollers(domain: &Domain, port: u32) {
+    if domain.pollers.load(SeqCst) != 0 {
+        wake_each(domain, port);
+    }
+}
+
+#[cold]
+fn wake_each(domain: &Domain, port: u32) {
+    for vcpu in &domain.vcpus {
+        let polled = vcpu.status.polled_port.load(SeqCst);
+        if vcpu.status.polling.load(SeqCst) && (polled == 0 || polled == port) {
+            schedule::wake_poller(vcpu);
+        }
     }
 }
 
@@ -73,19 +133,16 @@ fn send_remote(domain: &Domain, remote: DomId, port: u32) {
 pub fn send_vcpu_virq(vcpu: &Vcpu, virq: Virq) {
     let port = vcpu.virq_port(virq).load(SeqCst);
     if port != 0 {
-        raise(vcpu.domain(), port, vcpu.id);
+        raise(vcpu.domain(), port);
     }
 }
 
 /// Raises a virtual interrupt of the machine in the domain that handles it.
 pub fn send_global_virq(virq: Virq) {
-    let Some(domain) = domain::hardware() else { return };
-    let Some(vcpu) = domain.vcpu(VcpuId(0)) else { return };
-    let port = vcpu.virq_port(virq).load(SeqCst);
-    let channel = domain.events.lock().get(port);
-    if let Some(Channel { state: State::Virq(bound), vcpu }) = channel
-        && bound == virq
-    {
-        raise(&domain, port, vcpu);
-    }
+    domain::with(DomId(0), |domain| {
+        let port = domain.vcpus.first().map_or(0, |vcpu| vcpu.virq_port(virq).load(SeqCst));
+        if domain.events.get(port).is_some_and(|channel| channel.state == State::Virq(virq)) {
+            raise(domain, port);
+        }
+    });
 }

@@ -61,10 +61,7 @@ fn about_domain(domain: &Domain, to: &mut Text) {
     line!(to, "  shared info in {}, assists {:#x}", domain.shared_info.mfn(), domain.assist.load(Relaxed));
     part!(to, "  CPUs that may hold translations:");
     line!(to, "{}", Cpus(domain.account.dirty.load()));
-    match patiently(&domain.events) {
-        Some(open) => line!(to, "  {} event channels", open.iter().count()),
-        None => line!(to, "  event channels: busy"),
-    }
+    line!(to, "  {} event channels", domain.events.iter().count());
     if domain.page_tables.is_locked() {
         line!(to, "  its page tables are being changed");
     }

@@ -155,9 +155,9 @@ fn a_lock_that_is_held_is_busy() {
     typed(&mut world, SWITCH);
     // Held by another CPU.
     world.go_to(9);
-    let held = domain.events.lock();
+    let held = domain.vcpus[0].runstate.lock();
     world.go_to(0);
-    let (text, _) = typed(&mut world, b"e");
+    let (text, _) = typed(&mut world, b"q");
     world.go_to(9);
     drop(held);
     world.go_to(0);

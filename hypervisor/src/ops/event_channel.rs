@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `event_channel_op`.
 
-use hypercalls::event::*;
-use hypercalls::{DomId, Errno, GuestPtr, HypercallNr, Result, VcpuId};
+use core::mem::offset_of;
+use core::sync::atomic::Ordering::SeqCst;
 
-use crate::dispatch::{Args, Outcome, SubOp, absent, run_sub, sub};
+use hypercalls::event::*;
+use hypercalls::{DomId, Errno, GuestPtr, HypercallNr, Mfn, Result, VcpuId};
+
+use crate::dispatch::{Args, Outcome, SubOp, by_family, run_sub, sub};
 use crate::domain::{self, Domain};
 use crate::vcpu::Vcpu;
 use crate::{events, guest, pirq};
@@ -60,16 +63,57 @@ pub static OPS: [SubOp; 15] = [
         let a: EvtchnUnmask = guest::read(GuestPtr::new(arg))?;
         events::unmask(vcpu.domain(), a.port).map(|()| 0)
     }),
-    absent("reset"),
-    absent("init_control"),
-    absent("expand_array"),
-    absent("set_priority"),
-    absent("reset_cont"),
+    by_family("reset"),
+    sub("init_control", |vcpu, arg| {
+        answer(arg, |a: &mut EvtchnInitControl| {
+            a.link_bits = FIFO_LINK_BITS as u8;
+            events::init_control(vcpu.domain(), VcpuId(a.vcpu), Mfn(a.control_gfn), a.offset)
+        })
+    }),
+    sub("expand_array", |vcpu, arg| {
+        let a: EvtchnExpandArray = guest::read(GuestPtr::new(arg))?;
+        events::expand_array(vcpu.domain(), Mfn(a.array_gfn)).map(|()| 0)
+    }),
+    sub("set_priority", |vcpu, arg| {
+        let a: EvtchnSetPriority = guest::read(GuestPtr::new(arg))?;
+        events::set_priority(vcpu.domain(), a.port, a.priority).map(|()| 0)
+    }),
+    by_family("reset_cont"),
 ];
 
 /// Hypercall 32.
 pub fn event_channel_op(vcpu: &Vcpu, args: &Args) -> Outcome {
-    run_sub(vcpu, HypercallNr::EVENT_CHANNEL_OP, &OPS, args[0], args[1]).into()
+    let [op, arg, ..] = *args;
+    if op == u64::from(EvtchnOp::RESET.0) || op == u64::from(EvtchnOp::RESET_CONT.0) {
+        return reset(vcpu, op == u64::from(EvtchnOp::RESET_CONT.0), arg);
+    }
+    run_sub(vcpu, HypercallNr::EVENT_CHANNEL_OP, &OPS, op, arg).into()
+}
+
+/// Hypercall 16, the old form: the number of the sub-operation lies before its argument.
+pub fn event_channel_op_compat(vcpu: &Vcpu, args: &Args) -> Outcome {
+    let op = GuestPtr::<EvtchnOp>::new(args[0]);
+    match guest::read(op) {
+        Ok(cmd) => event_channel_op(vcpu, &[u64::from(cmd.0), args[0] + offset_of!(EvtchnOpCompat, u) as u64, 0, 0, 0]),
+        Err(error) => Err(error).into(),
+    }
+}
+
+/// Resets a domain's event channels; another one's only while it is paused.
+fn reset(vcpu: &Vcpu, goes_on: bool, arg: u64) -> Outcome {
+    let act = || {
+        let a: EvtchnReset = guest::read(GuestPtr::new(arg))?;
+        with_domain(vcpu, a.dom, |domain| {
+            if domain.id != vcpu.domid && domain.pause_count.load(SeqCst) == 0 {
+                return Err(Errno::EINVAL);
+            }
+            events::reset(domain, goes_on)
+        })
+    };
+    match act() {
+        Err(Errno::ERESTART) => Outcome::Again([u64::from(EvtchnOp::RESET_CONT.0), arg, 0, 0, 0]),
+        result => result.map(|()| 0).into(),
+    }
 }
 
 /// Reads the argument, lets `act` fill in the answer, and writes it back.

@@ -67,6 +67,7 @@ pub static TABLE: [Option<Hypercall>; HypercallNr::COUNT] = {
     t[13] = line!("multicall", nested);
     t[14] = line!("update_va_mapping", mmu::update_va_mapping);
     t[15] = line!("set_timer_op", vcpu::set_timer_op);
+    t[16] = line!("event_channel_op_compat", event_channel::event_channel_op_compat);
     t[17] = family!("xen_version", version::xen_version, &version::OPS);
     t[18] = family!("console_io", console_io::console_io, &console_io::OPS);
     t[20] = family!("grant_table_op", grant_table::grant_table_op, &grant_table::OPS);

@@ -75,6 +75,8 @@ fn poll(vcpu: &Vcpu, arg: u64) -> Result<i64> {
         return Err(Errno::EINVAL);
     }
     let domain = vcpu.domain();
+    let only = if args.nr_ports == 1 { guest::read_at(args.ports, 0)? } else { 0 };
+    vcpu.status.polled_port.store(only, SeqCst);
     // Announced first, looked at second: an event between the two finds the flag.
     domain.pollers.fetch_add(1, SeqCst);
     vcpu.status.polling.store(true, SeqCst);
@@ -100,7 +102,7 @@ fn ports_ready(vcpu: &Vcpu, args: &SchedPoll) -> Result<bool> {
     }
     for index in 0..u64::from(args.nr_ports) {
         let port = guest::read_at(args.ports, index)?;
-        if vcpu.domain().events.lock().get(port).is_none() {
+        if vcpu.domain().events.get(port).is_none() {
             return Err(Errno::EINVAL);
         }
         if events::is_pending(vcpu.domain(), port) {

@@ -12,8 +12,7 @@ use core::cell::RefCell;
 use core::sync::atomic::Ordering::Relaxed;
 
 use arch::{CpuId, context, cpu};
-use hypercalls::event::VirqScope;
-use hypercalls::shared_info::EVTCHN_2L_NR_CHANNELS;
+use hypercalls::event::{FIFO_NR_CHANNELS, VirqScope};
 use hypercalls::{DomId, Mfn, Virq};
 use mm::invariants::{self, Held};
 
@@ -42,6 +41,7 @@ mod grants;
 pub fn check(guests: &[Guest], cpus: u16) -> Checked {
     let mut held: Vec<Held> = guests.iter().flat_map(|g| &g.domain.vcpus).flat_map(held_by).collect();
     held.extend(guests.iter().filter_map(|g| g.domain.pirqs.eoi_frame()).map(Held::typed));
+    guests.iter().for_each(|g| g.domain.events.for_each_frame(|mfn| held.push(Held::typed(mfn))));
     held.extend(guests.iter().flat_map(|g| grants::held_by(&g.domain)));
     let foreign = RefCell::new(Vec::new());
     invariants::check(held, &|entry| {
@@ -208,7 +208,7 @@ fn check_virq(vcpu: &Vcpu, virq: Virq) -> Checked {
     if port == 0 {
         return Ok(());
     }
-    let channel = vcpu.domain().events.lock().get(port);
+    let channel = vcpu.domain().events.get(port);
     let bound = channel.is_some_and(|c| c.state == State::Virq(virq));
     ensure!(bound, "6: d{}v{}: port {port} should be {virq:?}, but is {channel:?}", vcpu.domid.0, vcpu.id.0);
     Ok(())
@@ -218,7 +218,7 @@ fn check_virq(vcpu: &Vcpu, virq: Virq) -> Checked {
 fn check_pirqs(domain: &Domain) -> Checked {
     let mut checked = Ok(());
     domain.pirqs.for_each(|pirq, irq, port| {
-        let channel = domain.events.lock().get(port);
+        let channel = domain.events.get(port);
         let listeners = irq::get(irq).map_or(0, |i| i.listeners().filter(|l| *l == (domain.id, pirq)).count());
         let bound = channel.is_some_and(|c| c.state == State::Pirq(pirq)) && listeners == 1;
         if checked.is_ok() && !(bound || port == 0 && listeners == 0) {
@@ -230,16 +230,16 @@ fn check_pirqs(domain: &Domain) -> Checked {
 
 /// 6: every port has one state, and both ends agree.
 fn check_events(domain: &Domain) -> Checked {
-    let all: Vec<(u32, Channel)> = domain.events.lock().iter().collect();
+    let all: Vec<(u32, Channel)> = domain.events.iter().collect();
     for (port, channel) in all {
         let name = format!("6: {}: port {port} ({channel:?})", domain.id);
-        ensure!(port != 0 && port < EVTCHN_2L_NR_CHANNELS, "{name}: no such port");
+        ensure!(port != 0 && port < FIFO_NR_CHANNELS, "{name}: no such port");
         let Some(vcpu) = domain.vcpu(channel.vcpu) else {
             return Err(format!("{name}: no such vCPU"));
         };
         match channel.state {
             State::Interdomain { remote, port: there } => {
-                let other = domain::find(remote).and_then(|d| d.events.lock().get(there));
+                let other = domain::find(remote).and_then(|d| d.events.get(there));
                 let back = State::Interdomain { remote: domain.id, port };
                 ensure!(other.is_some_and(|o| o.state == back), "{name}: the other end is {other:?}");
             }

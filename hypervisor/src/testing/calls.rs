@@ -47,7 +47,7 @@ impl Player<'_> {
             0..=6 => self.mmu_update(world, vcpu),
             7..=10 => self.update_va_mapping(world, vcpu),
             11..=15 => self.mmuext(world, vcpu),
-            16..=25 => self.event_channel(vcpu),
+            16..=25 => self.event_channel(world, vcpu),
             26..=28 => self.memory(world, vcpu),
             29..=31 => self.vcpu_op(world, vcpu),
             32..=33 => self.sched(vcpu),

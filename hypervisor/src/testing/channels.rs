@@ -18,8 +18,7 @@ use crate::vcpu::Vcpu;
 impl Player<'_> {
     /// A port of a domain's in a certain state, if there is one; else, and now and then, any number.
     fn port(&mut self, domain: &Domain, fits: impl Fn(State) -> bool) -> u32 {
-        let open = domain.events.lock();
-        let open: Vec<u32> = open.iter().filter(|(_, c)| fits(c.state)).map(|(port, _)| port).collect();
+        let open: Vec<u32> = domain.events.iter().filter(|(_, c)| fits(c.state)).map(|(port, _)| port).collect();
         if !open.is_empty() && !self.source.one_in(4) {
             return self.source.pick(&open);
         }
@@ -30,12 +29,42 @@ impl Player<'_> {
         }
     }
 
-    pub(super) fn event_channel(&mut self, vcpu: &Vcpu) -> Call {
+    /// A call of the FIFO form.
+    fn fifo(&mut self, world: &World, vcpu: &Vcpu, notified: u32, port: u32) -> (EvtchnOp, u64) {
+        let frame = self.frame(world, usize::from(vcpu.domid.0), 0);
+        match self.source.below(3) {
+            0 => {
+                let offset = (self.small(520) as u32).wrapping_mul(8);
+                let a = EvtchnInitControl { control_gfn: frame.0, offset, vcpu: notified, ..Default::default() };
+                (EvtchnOp::INIT_CONTROL, self.put(&a))
+            }
+            1 => (EvtchnOp::EXPAND_ARRAY, self.put(&EvtchnExpandArray { array_gfn: frame.0 })),
+            _ => {
+                let priority = self.small(17) as u32;
+                (EvtchnOp::SET_PRIORITY, self.put(&EvtchnSetPriority { port, priority }))
+            }
+        }
+    }
+
+    /// Writes something into a word of the array or of a control block, if there is one.
+    fn scribble(&mut self, domain: &Domain) {
+        let mut frames = Vec::new();
+        domain.events.for_each_frame(|mfn| frames.push(mfn));
+        if frames.is_empty() {
+            return;
+        }
+        let (frame, word) = (self.source.pick(&frames), self.source.below(16) as usize);
+        let bits = self.source.word() & 0xf000_00ff_f000_00ff;
+        let value = if self.source.one_in(3) { 0 } else { bits };
+        mm::hosted::poke(frame, word, value);
+    }
+
+    pub(super) fn event_channel(&mut self, world: &World, vcpu: &Vcpu) -> Call {
         let remote_dom =
             if self.source.one_in(4) { self.domain(vcpu) } else { hypercalls::DomId(1 - (vcpu.domid.0 & 1)) };
         let notified = self.small(3) as u32;
         let port = self.port(vcpu.domain(), |_| true);
-        let (op, at) = match self.source.below(11) {
+        let (op, at) = match self.source.below(16) {
             0 | 1 => {
                 let peer = domain::find(remote_dom);
                 let waits = |state| state == State::Unbound { remote: vcpu.domid };
@@ -66,6 +95,12 @@ impl Player<'_> {
             }
             8 => (EvtchnOp::BIND_IPI, self.put(&EvtchnBindIpi { vcpu: notified, port: 0 })),
             9 => (EvtchnOp::BIND_VCPU, self.put(&EvtchnBindVcpu { port, vcpu: notified })),
+            11..=13 => self.fifo(world, vcpu, notified, port),
+            14 => {
+                let op = if self.source.one_in(3) { EvtchnOp::RESET } else { EvtchnOp::SEND };
+                let dom = self.domain(vcpu);
+                (op, self.put(&[u32::from(dom.0); 6]))
+            }
             _ => {
                 let op = EvtchnOp(self.source.below(16) as u32);
                 (if self.source.one_in(2) { EvtchnOp::UNMASK } else { op }, self.put(&[port; 6]))
@@ -80,7 +115,8 @@ impl Player<'_> {
         let info = vcpu.vcpu_info();
         let shared = world.guests[usize::from(vcpu.domid.0)].domain.shared_info;
         let word = self.source.below(3) as usize * 8;
-        match self.source.below(7) {
+        match self.source.below(9) {
+            7 | 8 => self.scribble(&world.guests[usize::from(vcpu.domid.0)].domain),
             0 => info.u8(vcpu_offset::EVTCHN_UPCALL_MASK).store(0, SeqCst),
             1 => info.u8(vcpu_offset::EVTCHN_UPCALL_MASK).store(1, SeqCst),
             2 => shared.u64(shared_offset::EVTCHN_MASK + word).store(self.source.word(), SeqCst),

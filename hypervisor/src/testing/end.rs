@@ -24,6 +24,15 @@ pub(super) fn relinquish(domain: &Domain) {
     crate::pirq::relinquish(domain);
     while domain.grants.release_mappings().is_err() {}
     while domain.grants.retire().is_err() {}
+    // No CPU runs any more: one look at each ends the grace period.
+    while crate::events::close_all(domain) == Err(Errno::ERESTART) {
+        let here = cpu::this_cpu();
+        for cpu in cpu::online().iter() {
+            cpu::set_this_cpu(cpu);
+            crate::grace::pass();
+        }
+        cpu::set_this_cpu(here);
+    }
     domain.vcpus.iter().for_each(|vcpu| give_back(domain, vcpu));
     let ctx = domain.tables_ctx();
     let mut tables = domain.page_tables.lock();

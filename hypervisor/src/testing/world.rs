@@ -101,6 +101,7 @@ impl World {
                 privileged: n == 0,
                 vcpus: VCPUS,
                 max_pages: guest::FRAMES as u64 + 8,
+                max_port: u32::MAX,
                 io: if n == 0 { dom0_rights() } else { IoRights::none() },
                 grants: Limits::DEFAULT,
             };

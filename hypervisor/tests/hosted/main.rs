@@ -2,6 +2,7 @@
 //! The hypervisor as a process: domains are built, their kernels call, and every rule is checked after each step.
 
 mod boot;
+mod channels;
 mod continuations;
 mod grants;
 mod interrupts;

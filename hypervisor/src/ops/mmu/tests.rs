@@ -33,7 +33,15 @@ struct World {
 }
 
 fn domain(id: DomId, privileged: bool) -> Arc<Domain> {
-    let config = Config { id, privileged, vcpus: 1, max_pages: 64, io: IoRights::none(), grants: Limits::DEFAULT };
+    let config = Config {
+        id,
+        privileged,
+        vcpus: 1,
+        max_pages: 64,
+        max_port: 1023,
+        io: IoRights::none(),
+        grants: Limits::DEFAULT,
+    };
     create::domain(config).expect("a new number and enough memory")
 }
 
