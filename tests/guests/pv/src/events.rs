@@ -3,7 +3,7 @@
 
 use crate::abi::{pte, shared};
 use crate::hypercall::update_va_mapping;
-use crate::{mem, report, start, vcpu};
+use crate::{fifo, mem, report, start, vcpu};
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 
 static SHARED: AtomicU64 = AtomicU64::new(0);
@@ -102,6 +102,11 @@ pub fn count(port: u32) -> u64 {
     COUNTS[port as usize % PORTS].load(SeqCst)
 }
 
+/// Counts an event that the upcall has taken.
+pub(crate) fn note(port: u32) {
+    COUNTS[port as usize % PORTS].fetch_add(1, SeqCst);
+}
+
 /// Masks upcalls on this vCPU; returns whether they were masked.
 pub fn disable() -> bool {
     mask().swap(1, SeqCst) != 0
@@ -121,6 +126,9 @@ pub(crate) fn upcall() {
     let cpu = vcpu::current();
     cpu.upcalls.set(cpu.upcalls.get() + 1);
     pending().store(0, SeqCst);
+    if fifo::is_on() {
+        return fifo::upcall();
+    }
     let mut words = selector().swap(0, SeqCst);
     while words != 0 {
         let index = words.trailing_zeros();
@@ -130,7 +138,7 @@ pub(crate) fn upcall() {
             let port = index * 64 + ports.trailing_zeros();
             ports &= ports - 1;
             port_pending(port).fetch_and(!bit(port), SeqCst);
-            COUNTS[port as usize % PORTS].fetch_add(1, SeqCst);
+            note(port);
         }
     }
 }

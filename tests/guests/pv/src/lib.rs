@@ -29,6 +29,7 @@ pub mod abi;
 pub mod console;
 mod entry;
 pub mod events;
+pub mod fifo;
 pub mod grants;
 pub mod hypercall;
 pub mod mem;

@@ -55,6 +55,8 @@ pub struct Vcpu {
     pub(crate) user_exit: Cell<Frame>,
     /// Number of event upcalls.
     pub upcalls: Cell<u64>,
+    /// Where it goes on in its queues of events.
+    pub(crate) fifo: crate::fifo::Heads,
     /// DS, ES, FS and GS of the last failsafe upcall.
     pub failsafe: Cell<[u64; 4]>,
 }
