@@ -71,10 +71,14 @@ errnos! {
     EISDIR = 21,
     /// Invalid argument.
     EINVAL = 22,
+    /// Too many at once.
+    ENFILE = 23,
     /// No space.
     ENOSPC = 28,
     /// Read only.
     EROFS = 30,
+    /// Argument out of domain.
+    EDOM = 33,
     /// Out of range.
     ERANGE = 34,
     /// Deadlock.

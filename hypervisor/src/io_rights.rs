@@ -13,6 +13,7 @@ use hypercalls::{Errno, Mfn, Result};
 use mm::{IoAccess, IoPolicy};
 
 use crate::emulate::io::PortSet;
+use crate::pci::guard;
 
 /// A set of frame numbers, as ranges in ascending order that neither overlap nor touch.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -148,7 +149,7 @@ impl IoPolicy for IoRights {
     fn mmio(&self, mfn: Mfn) -> IoAccess {
         if !self.memory.contains(mfn) {
             IoAccess::None
-        } else if self.read_only.contains(mfn) {
+        } else if self.read_only.contains(mfn) || guard::is_read_only(mfn) {
             IoAccess::ReadOnly
         } else {
             IoAccess::ReadWrite

@@ -14,7 +14,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::Ordering::SeqCst;
 
 use arch::cpu::{self, Work};
 use arch::{CpuId, LineMode, apic, ioapic};
@@ -24,13 +24,20 @@ use mm::Lock;
 use spin::once::Once;
 
 use crate::domain::Domain;
+use crate::pci::msi::Message;
 use crate::{events, rank};
 
 pub mod chores;
 pub mod dump;
 pub mod flow;
+mod messages;
+mod placing;
 pub mod storm;
 pub mod vectors;
+
+pub use messages::{allocate_messages, of_device};
+
+use placing::cpu_of;
 
 use flow::{Change, Flow, MOST_LISTENERS};
 use storm::Storm;
@@ -39,12 +46,14 @@ use storm::Storm;
 const PATIENCE: u8 = 4;
 
 /// Where an interrupt comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Source {
     /// Nowhere: the number is not in use.
     None,
     /// A line of an I/O APIC, whose number is the interrupt's.
     Line(LineMode),
+    /// A message of a PCI function.
+    Message(Message),
 }
 
 /// A domain that listens to an interrupt.
@@ -158,7 +167,7 @@ impl Irq {
     pub fn line_mode(&self) -> Option<LineMode> {
         match self.state.lock().source {
             Source::Line(mode) => Some(mode),
-            Source::None => None,
+            Source::None | Source::Message(_) => None,
         }
     }
 
@@ -203,7 +212,7 @@ impl Irq {
     /// there is no vector.
     pub fn bind(&self, guest: Guest, shares: bool) -> Result<bool> {
         let mut state = self.state.lock();
-        if state.source == Source::None {
+        if matches!(state.source, Source::None) {
             return Err(Errno::EINVAL);
         }
         let domid = guest.domain.id.0;
@@ -232,11 +241,8 @@ impl Irq {
         let mut state = self.state.lock();
         let gone = state.flow.unbind(&(domid, pirq));
         self.settle(&mut state);
-        if state.flow.count() == 0
-            && matches!(state.source, Source::Line(_))
-            && let Some((cpu, vector)) = state.place.take()
-        {
-            chores::retire(cpu, vector, self.number);
+        if state.flow.count() == 0 && matches!(state.source, Source::Line(_)) {
+            self.withdraw(&mut state);
         }
         drop(state);
         // Perhaps the last reference to the domain: never under the lock.
@@ -292,58 +298,17 @@ impl Irq {
     /// Tells the hardware what the flow wants.
     #[inline]
     fn settle(&self, state: &mut State) {
-        let done = match (state.flow.settle(), state.source) {
-            (Some(Change::Mask), Source::Line(_)) => ioapic::mask(self.number),
-            (Some(Change::Unmask), Source::Line(_)) => ioapic::unmask(self.number),
-            (_, Source::None) | (None, _) => Ok(()),
+        let Some(change) = state.flow.settle() else { return };
+        let done = match (change, &state.source) {
+            (Change::Mask, Source::Line(_)) => ioapic::mask(self.number),
+            (Change::Unmask, Source::Line(_)) => ioapic::unmask(self.number),
+            (change, Source::Message(message)) => {
+                message.set_masked(change == Change::Mask, state.flow.is_held());
+                Ok(())
+            }
+            (_, Source::None) => Ok(()),
         };
         debug_assert!(done.is_ok(), "line {} exists", self.number);
-    }
-
-    /// Gives the interrupt a vector, on the CPU wanted if it has one, and routes it there.
-    fn find_place(&self, state: &mut State, wanted: CpuId) -> Result<()> {
-        let others = cpu::online();
-        let cpus = core::iter::once(wanted).chain(others.iter().filter(|c| *c != wanted));
-        let mut places = cpus.filter(|c| apic::can_target(*c));
-        let found = places.find_map(|c| Some((c, vectors::of(c).allocate(self.number)?)));
-        let (cpu, vector) = found.ok_or(Errno::ENOSPC)?;
-        if !self.route(state, cpu, vector) {
-            chores::retire(cpu, vector, self.number);
-            return Err(Errno::ENOSPC);
-        }
-        state.place = Some((cpu, vector));
-        Ok(())
-    }
-
-    fn route(&self, state: &State, cpu: CpuId, vector: u8) -> bool {
-        match state.source {
-            Source::Line(mode) => ioapic::route(self.number, vector, cpu, mode).is_ok(),
-            Source::None => false,
-        }
-    }
-
-    /// Moves the interrupt to the CPU of the vCPU that is notified, if it is elsewhere. `patience`: how often that must have
-    /// been so. Only when no interrupt is on its way: at an arrival, or while the line is masked.
-    fn follow(&self, state: &mut State, patience: u8) {
-        let Some(to) = state.flow.listeners().next().map(cpu_of) else { return };
-        let Some((cpu, vector)) = state.place.filter(|(cpu, _)| *cpu != to) else {
-            state.away = 0;
-            return;
-        };
-        if state.away < patience {
-            state.away += 1;
-            return;
-        }
-        if !apic::can_target(to) || state.flow.is_level() && !ioapic::is_settled(self.number) {
-            return;
-        }
-        let Some(new) = vectors::of(to).allocate(self.number) else { return };
-        if self.route(state, to, new) {
-            (state.place, state.away) = (Some((to, new)), 0);
-            chores::retire(cpu, vector, self.number);
-        } else {
-            chores::retire(to, new, self.number);
-        }
     }
 
     /// An interrupt has come to this CPU.
@@ -358,7 +323,9 @@ impl Irq {
         state.flow.arrive();
         let State { storm, flow, .. } = &mut *state;
         let is_unhandled = || flow.listeners().all(|g| events::is_pending(&g.domain, g.port));
-        if !flow.is_level() && flow.count() > 0 && storm.count(arch::time::now(), is_unhandled) {
+        if flow.count() == 0 {
+            self.unheard(&mut state);
+        } else if !flow.is_level() && storm.count(arch::time::now(), is_unhandled) {
             self.hold(&mut state);
         }
         // A level-triggered line is masked before its interrupt is ended, or it would come again at once.
@@ -368,6 +335,17 @@ impl Irq {
         let to = told(&state);
         drop(state);
         tell(&to);
+    }
+
+    /// Nobody listens: one that was on its way when the last listener went, or a message that cannot be masked.
+    #[cold]
+    fn unheard(&self, state: &mut State) {
+        if let Source::Message(message) = &state.source
+            && state.storm.count(arch::time::now(), || true)
+        {
+            log::warn!("IRQ {}: {message} comes all the time, and nobody listens: switched off", self.number);
+            message.set_masked(true, true);
+        }
     }
 
     #[cold]
@@ -396,12 +374,6 @@ fn tell(to: &Told) {
     for (domain, port) in to {
         events::raise(domain, *port);
     }
-}
-
-/// Returns the CPU of the vCPU that is notified.
-fn cpu_of(guest: &Guest) -> CpuId {
-    let vcpu = guest.domain.vcpu(guest.vcpu);
-    CpuId(vcpu.map_or(0, |v| v.status.cpu.load(Relaxed)))
 }
 
 /// Handles an interrupt that has come to this CPU.

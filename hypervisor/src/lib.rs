@@ -43,6 +43,7 @@ pub mod operand;
 pub mod ops;
 #[cfg(target_os = "none")]
 pub mod panic;
+pub mod pci;
 pub mod pirq;
 pub mod placement;
 pub mod port_io;

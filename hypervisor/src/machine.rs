@@ -93,6 +93,7 @@ extern "C" fn on_own_tables() -> ! {
     let platform = devices::discover(&info);
     processors::start_all(&platform, &info);
     devices::interrupts(&platform);
+    devices::config_space(&info, &platform);
     fail_if_asked();
     if let Err(error) = dom0::build(&info, &platform) {
         give_up(error);

@@ -11,6 +11,7 @@ use mm::{PageType, Write};
 use crate::domain::{self, Domain};
 use crate::emulate::{CodeSize, MAX_INSN, Segment, ptwr};
 use crate::io_rights::IoRights;
+use crate::pci::guard;
 use crate::vcpu::Vcpu;
 use crate::{guest, operand};
 
@@ -177,28 +178,9 @@ pub fn emulate_table_write(vcpu: &Vcpu, regs: &mut Regs, address: u64) -> bool {
     let Some(target) = walk.mapped() else { return false };
     let is_table = mm::frame::get(target).is_some_and(|f| f.owner() == vcpu.domid && f.is_valid(PageType::L1));
     if !is_table {
-        return false;
+        return guard::is_read_only(target) && emulate_device_write(vcpu, regs, va, target);
     }
-    if operand::code_size(vcpu, regs) != Some(CodeSize::Bits64) {
-        return false;
-    }
-    let mut code = [0; MAX_INSN];
-    let whole = guest::fetch_whole(GuestVa(regs.rip), &mut code);
-    let len = if whole { code.len() } else { guest::fetch(GuestVa(regs.rip), &mut code) };
-    let bytes = code.get(..len).unwrap_or(&[]);
-    let base = |segment| if segment == Segment::Fs { context::fs_base() } else { context::gs_base() };
-    let Ok(mut write) = ptwr::decode(bytes, regs, base) else { return false };
-    if write.addr & !7 != address & !7 {
-        return false;
-    }
-    if let Some(source) = write.load() {
-        let mut value = [0; 8];
-        let wanted = value.get_mut(..write.width.bytes() as usize).unwrap_or(&mut []);
-        if arch::guest::copy_from(wanted, GuestVa(source)).is_err() {
-            return false;
-        }
-        write = write.loaded(u64::from_le_bytes(value));
-    }
+    let Some(write) = decode_write(vcpu, regs, va) else { return false };
     let at = Maddr(target.maddr().0 | address & 0xff8);
     let domain = vcpu.domain();
     let ctx = domain.tables_ctx();
@@ -220,6 +202,46 @@ pub fn emulate_table_write(vcpu: &Vcpu, regs: &mut Regs, address: u64) -> bool {
         }
         return done;
     }
+}
+
+/// Decodes the write that faulted, and reads the source of a copy.
+#[inline]
+fn decode_write(vcpu: &Vcpu, regs: &Regs, va: GuestVa) -> Option<ptwr::Write> {
+    if operand::code_size(vcpu, regs) != Some(CodeSize::Bits64) {
+        return None;
+    }
+    let mut code = [0; MAX_INSN];
+    let whole = guest::fetch_whole(GuestVa(regs.rip), &mut code);
+    let len = if whole { code.len() } else { guest::fetch(GuestVa(regs.rip), &mut code) };
+    let bytes = code.get(..len).unwrap_or(&[]);
+    let base = |segment| if segment == Segment::Fs { context::fs_base() } else { context::gs_base() };
+    let write = ptwr::decode(bytes, regs, base).ok()?;
+    if write.addr & !7 != va.0 & !7 {
+        return None;
+    }
+    let Some(source) = write.load() else { return Some(write) };
+    let mut value = [0; 8];
+    let wanted = value.get_mut(..write.width.bytes() as usize).unwrap_or(&mut []);
+    arch::guest::copy_from(wanted, GuestVa(source)).ok()?;
+    Some(write.loaded(u64::from_le_bytes(value)))
+}
+
+/// Carries out a write by instruction to device registers that are mapped read-only: a plain store of at most 4 bytes.
+#[cold]
+fn emulate_device_write(vcpu: &Vcpu, regs: &mut Regs, va: GuestVa, target: Mfn) -> bool {
+    if !vcpu.domain().privileged {
+        return false;
+    }
+    let Some(write) = decode_write(vcpu, regs, va).filter(|w| w.width.bytes() <= 4 && w.is_store()) else {
+        return false;
+    };
+    let Some(outcome) = write.apply(0, regs) else { return false };
+    let value = outcome.entry.unwrap_or(0) >> ((write.addr & 7) * 8);
+    let done = guard::write(target.maddr().0 | write.addr & 0xfff, write.width, value as u32);
+    if done {
+        outcome.commit(regs);
+    }
+    done
 }
 
 /// Returns a vCPU of the caller's domain.

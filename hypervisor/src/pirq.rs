@@ -14,6 +14,7 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
+use arrayvec::ArrayVec;
 use hypercalls::physdev::{XENIRQSTAT_NEEDS_EOI, XENIRQSTAT_SHARED};
 use hypercalls::{DomId, Errno, Result, VcpuId};
 use mm::{Lock, WritableRef};
@@ -21,7 +22,8 @@ use mm::{Lock, WritableRef};
 use crate::domain::{self, Domain};
 use crate::events;
 use crate::irq::{self, Guest, Irq};
-use crate::{rank, shared};
+use crate::pci::msi::Wanted;
+use crate::{pci, rank, shared};
 
 /// PIRQs that fit the page of [`Pirqs::set_eoi_page`].
 const MOST: u32 = 4096 * 8;
@@ -190,6 +192,34 @@ impl Pirqs {
         Ok(pirq)
     }
 
+    /// Maps interrupts that are new, as consecutive PIRQs. Returns the first.
+    ///
+    /// # Errors
+    /// `EINVAL` when the PIRQ wanted is out of range, `EEXIST` when it or one behind it is in use, `ENOSPC` when there are not
+    /// so many together.
+    pub fn map_messages(&self, irqs: &[&Irq], wanted: Option<u32>) -> Result<u32> {
+        let count = irqs.len() as u32;
+        let _changes = self.changes.lock();
+        let is_free = |pirq: u32| matches!(self.get(pirq), Some(Entry::NONE));
+        let all_free = |first: u32| (first..first + count).all(is_free);
+        let first = match wanted {
+            Some(first) if first.checked_add(count).is_none_or(|end| end > self.count()) => return Err(Errno::EINVAL),
+            // One that was reserved to be mapped is as good.
+            Some(first) if self.get(first) == Some(Entry::RESERVED) && count == 1 => first,
+            Some(first) => Some(first).filter(|first| all_free(*first)).ok_or(Errno::EEXIST)?,
+            None => {
+                let lines = arch::ioapic::gsi_end();
+                let last = self.count().checked_sub(count).ok_or(Errno::ENOSPC)?;
+                (lines..=last).rev().find(|first| all_free(*first)).ok_or(Errno::ENOSPC)?
+            }
+        };
+        for (pirq, irq) in (first..).zip(irqs) {
+            self.set(pirq, Entry::of(irq.number()));
+            self.permit(irq.number(), true);
+        }
+        Ok(first)
+    }
+
     /// Says where the domain finds which PIRQs it must say of that they are handled: one bit each.
     ///
     /// # Errors
@@ -333,19 +363,51 @@ pub fn status(domain: &Domain, pirq: u32) -> Result<u32> {
     Ok(XENIRQSTAT_NEEDS_EOI | if shared { XENIRQSTAT_SHARED } else { 0 })
 }
 
-/// Ends a mapping; its port, if it has one, stays open and silent.
+/// Ends a mapping; its port, if it has one, stays open and silent. A message is given up, several of one function together.
 ///
 /// # Errors
-/// `EINVAL` for a PIRQ that is out of range or not mapped.
+/// `EINVAL` for a PIRQ that is out of range or not mapped, `EBUSY` when it is one of several messages but the first.
 pub fn unmap(domain: &Domain, pirq: u32) -> Result<()> {
     let _changes = domain.pirqs.changes.lock();
     let entry = domain.pirqs.get(pirq).filter(|e| *e != Entry::NONE).ok_or(Errno::EINVAL)?;
+    let message = entry.irq().and_then(irq::get).and_then(Irq::message);
+    let Some(message) = message else {
+        return unmap_one(domain, pirq, entry);
+    };
+    if message.index() != 0 {
+        return Err(Errno::EBUSY);
+    }
+    let count = if let Wanted::Msi(count) = message.wanted() { count.into() } else { 1 };
+    let all = (pirq..pirq + count).filter_map(|pirq| Some((pirq, domain.pirqs.get(pirq)?)));
+    let mut irqs = ArrayVec::<&Irq, 32>::new();
+    for (pirq, entry) in all {
+        unmap_one(domain, pirq, entry)?;
+        if let Some(irq) = entry.irq().and_then(irq::get) {
+            domain.pirqs.permit(irq.number(), false);
+            let _ = irqs.try_push(irq);
+        }
+    }
+    pci::map::unmap(&irqs);
+    Ok(())
+}
+
+fn unmap_one(domain: &Domain, pirq: u32, entry: Entry) -> Result<()> {
     if entry.port != 0 {
         log::info!("d{}: PIRQ {pirq} is unmapped while it is bound", domain.id.0);
         unbind_locked(domain, pirq, entry);
     }
     domain.pirqs.set(pirq, Entry::NONE);
     Ok(())
+}
+
+/// Ends all mappings of an interrupt.
+pub fn unmap_everywhere(number: u32) {
+    domain::for_each(|domain| {
+        if let Some(pirq) = domain.pirqs.pirq_of(number) {
+            // One of several goes with the first.
+            let _ = unmap(domain, pirq);
+        }
+    });
 }
 
 /// Gives up all interrupts of a domain that goes, and the page that it shared.

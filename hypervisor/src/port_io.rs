@@ -13,7 +13,7 @@ use crate::emulate::io::{ConfigLatch, Privilege, Target, pieces};
 use crate::emulate::{CodeSize, Gpr, Insn, Width};
 use crate::operand::{self, Access, Fault};
 use crate::vcpu::Vcpu;
-use crate::{guest, rank};
+use crate::{guest, pci, rank};
 
 /// How a string instruction stands after one element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +171,7 @@ fn read(vcpu: &Vcpu, at: u16, width: Width) -> u32 {
             Target::ConfigAddress => domain.latches.lock().config.0,
             Target::ConfigData if domain.privileged => {
                 let latch = domain.latches.lock().config;
-                config(latch, |port| device_read(port, piece.width), piece.port).unwrap_or(u32::MAX)
+                place(latch, piece.port).map_or(u32::MAX, |(place, at)| pci::config::read(place, at, piece.width))
             }
             Target::Clock if domain.privileged => clock_read(vcpu, piece.port),
             Target::Timer | Target::Clock | Target::ConfigData | Target::Nothing => u32::MAX,
@@ -190,7 +190,9 @@ fn write(vcpu: &Vcpu, at: u16, width: Width, value: u32) {
             Target::ConfigAddress => domain.latches.lock().config = ConfigLatch(part),
             Target::ConfigData if domain.privileged => {
                 let latch = domain.latches.lock().config;
-                let _ = config(latch, |port| device_write(port, piece.width, part), piece.port);
+                if let Some((place, at)) = place(latch, piece.port) {
+                    pci::watch::write(place, at, piece.width, part);
+                }
             }
             Target::Clock if domain.privileged => clock_write(vcpu, piece.port, part as u8),
             Target::Timer | Target::Clock | Target::ConfigData | Target::Nothing => {}
@@ -198,12 +200,11 @@ fn write(vcpu: &Vcpu, at: u16, width: Width, value: u32) {
     }
 }
 
-/// Makes a PCI configuration access through the hardware's pair of ports.
-fn config<T>(latch: ConfigLatch, access: impl FnOnce(u16) -> T, data: u16) -> Option<T> {
-    latch.place(data)?;
-    let _both = TWO_STEPS.lock();
-    device_write(0xcf8, Width::Dword, latch.0);
-    Some(access(data))
+/// Where an access to the configuration data port goes.
+fn place(latch: ConfigLatch, data: u16) -> Option<(pci::Place, u16)> {
+    let place = latch.place(data)?;
+    let devfn = place.device << 3 | place.function;
+    Some((pci::Place { segment: 0, bus: place.bus, devfn }, place.offset.into()))
 }
 
 fn clock_read(vcpu: &Vcpu, at: u16) -> u32 {

@@ -13,6 +13,8 @@ pub const EVENTS: u8 = 16;
 pub const PIRQS: u8 = 14;
 /// An interrupt.
 pub const IRQ: u8 = 20;
+/// A PCI function's messages.
+pub const PCI: u8 = 21;
 /// A CPU's list of interrupts that are held back.
 pub const HELD: u8 = 22;
 /// The page on which a domain finds which PIRQs it must end.
@@ -45,6 +47,8 @@ pub const SERIAL: u8 = 46;
 pub const FIRMWARE: u8 = 36;
 /// Devices that are reached by an index port and a data port.
 pub const PORTS: u8 = 40;
+/// The pair of ports of PCI configuration space.
+pub const CONFIG_PORTS: u8 = 41;
 /// A domain's latched port values.
 pub const LATCHES: u8 = 38;
 /// The frame of a registered `vcpu_info`.

@@ -159,6 +159,11 @@ pub fn state(cpu: CpuId) -> CpuState {
 /// Interrupts a CPU whatever it is doing: nobody listens.
 pub fn send_nmi(_cpu: CpuId) {}
 
+/// Returns the number of a CPU's local APIC.
+pub fn apic_id(cpu: CpuId) -> u32 {
+    cpu.0.into()
+}
+
 /// Interrupts a CPU so that it looks at its work.
 pub fn poke(cpu: CpuId) {
     ipi::reschedule(cpu);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Starting the hosted machine, and holding it while a test runs.
 
-use crate::{apic, area, console, cpu, efi, guest, ioapic, ipi, phys, port, time, timer, tlb, window};
+use crate::{apic, area, console, cpu, efi, guest, ioapic, ipi, pci, phys, port, registers, time, timer, tlb, window};
 use arch_types::CpuId;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -31,6 +31,8 @@ pub fn boot(bytes: usize, cpus: usize) -> Machine {
     console::reset();
     port::reset();
     efi::reset();
+    pci::reset();
+    registers::reset();
     window::reset();
     ipi::take_kicked();
     Machine { _guard: guard }

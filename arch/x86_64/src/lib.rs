@@ -24,6 +24,7 @@ pub mod paging;
 pub mod phys;
 pub mod platform;
 pub mod port;
+pub mod registers;
 pub mod sync;
 pub mod time;
 pub mod tlb;

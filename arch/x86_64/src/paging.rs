@@ -207,6 +207,8 @@ pub fn translate(va: u64) -> Option<Maddr> {
     None
 }
 
+/// Size of a page of level 2.
+const LARGE: u64 = 2 << 20;
 static NEXT_DEVICE: AtomicU64 = AtomicU64::new(layout::DEVICES);
 
 /// Maps device registers and returns where.
@@ -216,7 +218,11 @@ static NEXT_DEVICE: AtomicU64 = AtomicU64::new(layout::DEVICES);
 pub fn map_device(maddr: Maddr, len: u64, alloc: TableAlloc<'_>) -> Result<u64, NoTables> {
     let offset = maddr.0 & 4095;
     let len = (offset + len).next_multiple_of(4096);
-    let va = NEXT_DEVICE.fetch_add(len + 4096, Ordering::Relaxed);
+    // What is large is mapped by large pages: it lies in them as the registers do.
+    let large = if len >= LARGE { LARGE } else { 0 };
+    let start = NEXT_DEVICE.fetch_add(len + 4096 + 2 * large, Ordering::Relaxed);
+    let within = (maddr.0 - offset) & (LARGE - 1);
+    let va = if large == 0 { start } else { start.next_multiple_of(LARGE) + within };
     map(va, Maddr(maddr.0 - offset), len, DEVICE, alloc)?;
     Ok(va + offset)
 }

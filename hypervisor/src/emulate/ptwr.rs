@@ -141,6 +141,11 @@ impl Write {
         matches!((self.op, self.width), (WriteOp::Store(_) | WriteOp::String(..), Width::Qword))
     }
 
+    /// True when the operand is replaced whatever it holds, and no register but pointers changes.
+    pub const fn is_store(&self) -> bool {
+        matches!(self.op, WriteOp::Store(_) | WriteOp::String(..))
+    }
+
     /// The same write with its source read.
     #[must_use]
     pub const fn loaded(self, value: u64) -> Self {

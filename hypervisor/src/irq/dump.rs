@@ -34,8 +34,9 @@ impl fmt::Display for Row<'_> {
             Some((CpuId(cpu), vector)) => write!(f, " CPU {cpu} vector {vector:#04x}")?,
             None => f.write_str(" no vector")?,
         }
-        match state.source {
+        match &state.source {
             Source::None => f.write_str(", nothing")?,
+            Source::Message(message) => write!(f, ", {message}")?,
             Source::Line(mode) => write!(
                 f,
                 ", GSI {}, {}",

@@ -72,6 +72,22 @@ impl Vectors {
         self.slot(vector).is_some_and(|slot| slot.compare_exchange(FREE, irq + 1, SeqCst, Relaxed).is_ok())
     }
 
+    /// Takes consecutive vectors for interrupts, as many as there are, a power of two; the first one is a multiple of that.
+    pub fn allocate_block(&self, irqs: impl ExactSizeIterator<Item = u32> + Clone) -> Option<u8> {
+        let count = irqs.len();
+        let end = usize::from(VECTOR_IRQ_LAST) + 1;
+        let fits = |first: &u8| usize::from(*first).is_multiple_of(count) && usize::from(*first) + count <= end;
+        for first in (VECTOR_IRQ_FIRST..=VECTOR_IRQ_LAST).filter(fits) {
+            let taken = (first..).zip(irqs.clone()).take_while(|(vector, irq)| self.claim(*vector, *irq)).count();
+            if taken == count {
+                return Some(first);
+            }
+            // Never told to anybody: free at once.
+            (first..).take(taken).filter_map(|vector| self.slot(vector)).for_each(|slot| slot.store(FREE, SeqCst));
+        }
+        None
+    }
+
     /// Says that an interrupt does not come to this vector any more. False when it was not the interrupt's.
     pub fn retire(&self, vector: u8, irq: u32) -> bool {
         let slot = self.slot(vector);
@@ -148,6 +164,21 @@ mod tests {
         assert_eq!(vectors.reap(|_| false), 0);
         assert_eq!(vectors.lookup(vector), None);
         assert!(vectors.claim(vector, 9));
+    }
+
+    #[test]
+    fn blocks_are_aligned() {
+        let vectors = Vectors::new();
+        assert!(vectors.claim(0x31, 1));
+        assert_eq!(vectors.allocate_block([10, 11].into_iter()), Some(0x32));
+        assert_eq!(vectors.lookup(0x33).map(|t| t.irq), Some(11));
+        let mut blocks = std::vec::Vec::new();
+        while let Some(first) = vectors.allocate_block(100..132) {
+            assert!(first % 32 == 0 && first >= VECTOR_IRQ_FIRST && first + 31 <= VECTOR_IRQ_LAST);
+            blocks.push(first);
+        }
+        assert_eq!(blocks, [0x40, 0x60, 0x80, 0xa0, 0xc0]);
+        assert_eq!(vectors.free(), COUNT - 3 - 5 * 32, "what did not fit was given back");
     }
 
     #[test]

@@ -7,8 +7,10 @@ use arch::platform::acpi::Platform;
 use arch::platform::serial::{self, Params};
 use arch::platform::{acpi, apic, clock, ioapic, machine, pic, rtc, timer};
 use boot::BootInfo;
+use boot::memory_map::{MemRegion, RegionKind};
 use boot::options::{Baud, Com1, Level, Options};
 use hypercalls::Errno;
+use hypervisor::pci::ecam;
 use hypervisor::{console, host, irq, time};
 
 use super::memory;
@@ -103,6 +105,20 @@ pub(super) fn discover(info: &BootInfo) -> Platform {
     }
     let _ = host::msrs();
     platform
+}
+
+/// Takes note of the windows of PCI configuration space.
+pub(super) fn config_space(info: &BootInfo, platform: &Platform) {
+    let windows = platform.ecams.iter().map(|e| ecam::Window {
+        base: e.maddr,
+        segment: e.segment,
+        first_bus: e.first_bus,
+        last_bus: e.last_bus,
+    });
+    ecam::init(windows, |range| {
+        let covers = |r: &MemRegion| r.kind == RegionKind::Reserved && r.start <= range.start && range.end <= r.end;
+        info.memory.iter().any(covers)
+    });
 }
 
 /// Messages that dom0's devices can have, beside the lines: what that many CPUs have vectors for, within reason.

@@ -2,6 +2,7 @@
 //! `physdev_op`: I/O privilege, interrupts and PCI devices.
 
 mod lines;
+mod pci;
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -31,29 +32,34 @@ pub static OPS: [SubOp; 32] = [
     sub("eoi", lines::eoi),
     sub("map_pirq", lines::map_pirq),
     sub("unmap_pirq", lines::unmap_pirq),
-    absent("manage_pci_add"),
-    absent("manage_pci_remove"),
+    sub("manage_pci_add", pci::manage_add),
+    sub("manage_pci_remove", pci::manage_remove),
     sub("pirq_eoi_gmfn_v1", lines::eoi_page_v1),
     UNASSIGNED,
-    absent("restore_msi"),
-    absent("manage_pci_add_ext"),
+    sub("restore_msi", pci::restore_msi),
+    sub("manage_pci_add_ext", pci::manage_add_ext),
     sub("setup_gsi", lines::setup_gsi),
     UNASSIGNED,
     sub("get_free_pirq", lines::get_free_pirq),
-    absent("pci_mmcfg_reserved"),
-    absent("pci_device_add"),
-    absent("pci_device_remove"),
-    absent("restore_msi_ext"),
+    sub("pci_mmcfg_reserved", pci::mmcfg_reserved),
+    sub("pci_device_add", pci::device_add),
+    sub("pci_device_remove", pci::device_remove),
+    sub("restore_msi_ext", pci::restore_msi_ext),
     sub("pirq_eoi_gmfn_v2", lines::eoi_page_v2),
     absent("dbgp_op"),
-    absent("prepare_msix"),
-    absent("release_msix"),
+    sub("prepare_msix", pci::prepare_msix),
+    sub("release_msix", pci::release_msix),
 ];
 
 /// Hypercall 33.
 pub fn physdev_op(vcpu: &Vcpu, args: &Args) -> Outcome {
     // A C `int` in the interface.
     run_sub(vcpu, HypercallNr::PHYSDEV_OP, &OPS, args[0] & 0xffff_ffff, args[1]).into()
+}
+
+/// Only who drives the devices may ask about them.
+fn must_be_privileged(vcpu: &Vcpu) -> Result<()> {
+    if vcpu.domain().privileged { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 fn set_iopl(vcpu: &Vcpu, arg: u64) -> Result<i64> {

@@ -65,6 +65,7 @@ pub fn new_machine(frames: u64, cpus: u16) -> Machine {
     crate::cpus::note((0..u32::from(cpus)).map(|n| Present { apic_id: n, acpi_id: n + 1 }).collect());
     keys::forget_all();
     irq::forget_all();
+    crate::pci::forget_all();
     irq::init(MESSAGES, |gsi| LineMode { level: gsi >= 16, active_low: gsi >= 16 });
     // What was typed on another machine.
     let _ = console::read_input(usize::MAX, |_, _| Ok(()));

@@ -9,7 +9,10 @@ use hypercalls::physdev::{
 use hypercalls::{Errno, GuestPtr, Mfn, Result};
 use mm::WritableRef;
 
+use super::must_be_privileged;
 use crate::domain::Domain;
+use crate::pci::msi::Wanted;
+use crate::pci::{self, Place};
 use crate::vcpu::Vcpu;
 use crate::{guest, irq, pirq};
 
@@ -44,11 +47,6 @@ fn eoi_page(vcpu: &Vcpu, arg: u64, auto_unmask: bool) -> Result<i64> {
     let args: PhysdevPirqEoiGmfn = guest::read(GuestPtr::new(arg))?;
     let frame = WritableRef::get(Mfn(args.gmfn), vcpu.domid).map_err(|_| Errno::EINVAL)?;
     vcpu.domain().pirqs.set_eoi_page(frame, auto_unmask).map(|()| 0)
-}
-
-/// Only who drives the I/O APICs may ask about them.
-fn must_be_privileged(vcpu: &Vcpu) -> Result<()> {
-    if vcpu.domain().privileged { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 pub(super) fn apic_read(vcpu: &Vcpu, arg: u64) -> Result<i64> {
@@ -137,6 +135,7 @@ pub(super) fn map_pirq(vcpu: &Vcpu, arg: u64) -> Result<i64> {
             let Ok(gsi) = u32::try_from(args.index) else { return Err(Errno::EINVAL) };
             map_line(vcpu.domain(), &target, gsi, wanted).map(|pirq| args.pirq = pirq.cast_signed())
         }
+        MapPirqType::MSI | MapPirqType::MSI_SEG | MapPirqType::MULTI_MSI => map_messages(vcpu, &target, &mut args),
         MapPirqType(kind) => {
             log::info!("d{}: map_pirq: there is no type {kind}", vcpu.domid.0);
             Err(Errno::EINVAL)
@@ -144,6 +143,37 @@ pub(super) fn map_pirq(vcpu: &Vcpu, arg: u64) -> Result<i64> {
     };
     guest::write(ptr, &args)?;
     done.map(|()| 0)
+}
+
+/// Maps messages of a PCI function. Of several it may be told how many there could be.
+fn map_messages(vcpu: &Vcpu, target: &Domain, args: &mut PhysdevMapPirq) -> Result<()> {
+    let several = args.kind == MapPirqType::MULTI_MSI;
+    // An interrupt made before and mapped now is of an interface that ended with Xen 3.
+    if args.index >= 0 || several && args.table_base != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let segment = if args.kind == MapPirqType::MSI { 0 } else { (args.bus >> 16) as u16 };
+    let place = Place { segment, bus: args.bus as u8, devfn: args.devfn as u8 };
+    let wanted = if several {
+        let count = u8::try_from(args.entry_nr).ok().filter(|n| (1..=32).contains(n)).ok_or(Errno::EDOM)?;
+        args.entry_nr = count.next_power_of_two().into();
+        Wanted::Msi(count.next_power_of_two())
+    } else if args.table_base != 0 {
+        Wanted::Msix(u16::try_from(args.entry_nr).map_err(|_| Errno::EINVAL)?, args.table_base)
+    } else {
+        Wanted::Msi(1)
+    };
+    let mapped = pci::map::map(target, place, wanted, u32::try_from(args.pirq).ok());
+    match mapped {
+        Ok(pirq) => args.pirq = pirq.cast_signed(),
+        Err(error) => {
+            log::info!("d{}: map_pirq: {wanted:?} of {place}: {error:?}", vcpu.domid.0);
+            if error == Errno::ENFILE {
+                args.entry_nr = pci::device::find(place).map_or(0, |device| device.most_msi().into());
+            }
+        }
+    }
+    mapped.map(|_| ())
 }
 
 /// Maps a line. A domain that does not drive the devices names it by its own PIRQ.

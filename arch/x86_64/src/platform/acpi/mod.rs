@@ -8,6 +8,7 @@
 
 mod fadt;
 mod madt;
+mod mcfg;
 mod s5;
 
 use core::fmt;
@@ -65,6 +66,19 @@ pub struct PmTimer {
     pub bits: u32,
 }
 
+/// A range of buses whose configuration space is mapped into memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EcamInfo {
+    /// Machine address of bus 0's, whether or not the range has it.
+    pub maddr: u64,
+    /// The segment.
+    pub segment: u16,
+    /// First bus of the range.
+    pub first_bus: u8,
+    /// Last one.
+    pub last_bus: u8,
+}
+
 /// What the tables say.
 #[derive(Clone, Debug)]
 pub struct Platform {
@@ -78,6 +92,8 @@ pub struct Platform {
     pub ioapics: ArrayVec<IoApicInfo, 64>,
     /// Legacy interrupts that are not connected one to one.
     pub overrides: ArrayVec<IsaOverride, 32>,
+    /// Where PCI configuration space is mapped.
+    pub ecams: ArrayVec<EcamInfo, 32>,
     /// The power-management timer.
     pub pm_timer: Option<PmTimer>,
     /// Machine address of the HPET.
@@ -100,6 +116,7 @@ impl Default for Platform {
             lapic_base: 0xfee0_0000,
             ioapics: ArrayVec::new(),
             overrides: ArrayVec::new(),
+            ecams: ArrayVec::new(),
             pm_timer: None,
             hpet_base: None,
             power: Power::default(),
@@ -354,6 +371,11 @@ pub fn discover<'a>(rsdp: Option<&[u8]>, memory: Memory<'_, 'a>) -> Platform {
     }
     match root.find(memory, b"FACP") {
         Ok(bytes) => fadt::read(bytes, memory, root, &mut out),
+        Err(error) => out.problem(error),
+    }
+    match root.find(memory, b"MCFG") {
+        Ok(bytes) => mcfg::read(bytes, &mut out),
+        Err(AcpiError::Missing(_)) => {}
         Err(error) => out.problem(error),
     }
     match root.find(memory, b"HPET") {
