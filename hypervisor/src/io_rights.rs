@@ -201,15 +201,8 @@ mod tests {
 
     #[test]
     fn random_changes_agree_with_a_bitmap() {
-        let seed = std::env::var("XENITH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(7u64);
-        std::println!("XENITH_SEED={seed}");
-        let mut state = seed.wrapping_mul(2).wrapping_add(1);
-        let mut below = |n: u64| {
-            state ^= state >> 12;
-            state ^= state << 25;
-            state ^= state >> 27;
-            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % n
-        };
+        let mut random = mm::hosted::Random::from_env(7);
+        let mut below = |n| random.below(n);
         let (mut set, mut model) = (FrameSet::new(), [false; 64]);
         for _ in 0..5000 {
             let (first, last) = (below(64), below(64));

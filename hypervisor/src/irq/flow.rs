@@ -235,15 +235,8 @@ mod tests {
 
     #[test]
     fn random_steps_agree_with_a_model() {
-        let seed = std::env::var("XENITH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(11u64);
-        std::println!("XENITH_SEED={seed}");
-        let mut state = seed.wrapping_mul(2).wrapping_add(1);
-        let mut below = |n: u64| {
-            state ^= state >> 12;
-            state ^= state << 25;
-            state ^= state >> 27;
-            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % n
-        };
+        let mut random = mm::hosted::Random::from_env(11);
+        let mut below = |n| random.below(n);
         for is_level in [false, true] {
             let (mut flow, mut model, mut held, mut masked) = (Flow::new(), BTreeMap::new(), false, true);
             flow.set_level(is_level);

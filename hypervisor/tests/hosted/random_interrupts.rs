@@ -21,15 +21,8 @@ struct Use {
 
 #[test]
 fn random_binds_closes_and_ends() {
-    let seed = std::env::var("XENITH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(3u64);
-    println!("XENITH_SEED={seed}");
-    let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    let mut below = move |n: u64| {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % n
-    };
+    let mut random = mm::hosted::Random::from_env(3);
+    let mut below = |n| random.below(n);
     let mut m = Machine::new(2);
     const LINES: [u32; 4] = [ISA, PCI, 20, 33];
     let mut model: BTreeMap<(usize, u32), Use> = BTreeMap::new();
