@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files out of Debian packages that are downloaded and unpacked, never installed: kernels and the C hypervisor.
+//! Files out of Debian packages that are downloaded and unpacked, never installed: kernels, the C hypervisor, the Xen tools.
 //!
 //! Each package is unpacked once into the cache, in a directory named for it; later runs use that and need no network.
 
 use crate::project::{self, made};
 use crate::{process, setup};
 use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,7 +37,43 @@ pub(crate) fn kernel(flavour: Flavour) -> Result<PathBuf> {
 
 /// A file of a package, which is fetched if the cache does not have it.
 pub(crate) fn file(package: &str, path: &str) -> Result<PathBuf> {
-    Ok(package_of(package, |name| Ok(name.to_owned()))?.join(path))
+    Ok(tree(package)?.join(path))
+}
+
+/// The directory that a package is unpacked to; it is fetched if the cache does not have it.
+pub(crate) fn tree(package: &str) -> Result<PathBuf> {
+    package_of(package, |name| Ok(name.to_owned()))
+}
+
+/// The shared libraries that these programs need, directly or through each other, by the names that programs know them
+/// by; each is looked for in these packages.
+pub(crate) fn libraries(programs: &[PathBuf], packages: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
+    let mut dirs = Vec::new();
+    for package in packages {
+        let tree = tree(package)?;
+        dirs.extend(["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"].map(|dir| tree.join(dir)));
+    }
+    let mut found = BTreeMap::new();
+    let mut unseen = programs.to_vec();
+    while !unseen.is_empty() {
+        let said = process::output(Command::new("readelf").args(["-d", "-W"]).args(&unseen))?;
+        unseen.clear();
+        for name in needed(&said) {
+            if !found.contains_key(name) {
+                let file = dirs.iter().map(|dir| dir.join(name)).find(|file| file.is_file());
+                let file = file.with_context(|| format!("none of the packages has {name}"))?;
+                unseen.push(file.clone());
+                found.insert(name.to_owned(), file);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The names of libraries in what `readelf -d` says.
+fn needed(said: &str) -> impl Iterator<Item = &str> {
+    let names = said.lines().filter(|line| line.contains("(NEEDED)"));
+    names.filter_map(|line| line.rsplit_once('[')?.1.strip_suffix(']'))
 }
 
 /// The files of these kernel modules and of all that they need, each after those it needs. What is built into the kernel
@@ -100,7 +137,7 @@ fn dependencies(module: &[u8]) -> Vec<String> {
 
 /// The C hypervisor of Debian 12 (its gzip-compressed image), fetched if the cache has none.
 pub(crate) fn c_hypervisor() -> Result<PathBuf> {
-    let dir = package_of("xen-hypervisor-4.17-amd64", |name| Ok(name.to_owned()))?;
+    let dir = tree("xen-hypervisor-4.17-amd64")?;
     only_file(&dir.join("boot"), |name| name.starts_with("xen-") && name.ends_with(".gz"))
 }
 
@@ -159,6 +196,13 @@ fn only_file(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_names_its_libraries() {
+        let said = " 0x0000000000000001 (NEEDED)             Shared library: [libxenctrl.so.4.17]\n\
+                     0x000000000000000e (SONAME)             Library soname: [libxenstat.so.4.17]\n";
+        assert_eq!(needed(said).collect::<Vec<_>>(), ["libxenctrl.so.4.17"]);
+    }
 
     #[test]
     fn a_module_names_what_it_needs() {

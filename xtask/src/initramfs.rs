@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The test initramfs: busybox, the files of `tests/initramfs/root`, the userland workload in 64 and 32 bits, and the few
 //! modules of the kernel that tests need everywhere. Another one has the distribution's drivers too, and the program that
-//! tests them.
+//! tests them; [`crate::tools`] makes one with the Xen tools, and one for their guests.
 //!
 //! The archives depend on nothing but these, so they are the same for every machine and command line.
 
@@ -48,20 +48,26 @@ pub(crate) fn make(project: &Project) -> Result<PathBuf> {
 /// Makes the archive with drivers.
 pub(crate) fn make_with_drivers(project: &Project) -> Result<PathBuf> {
     let mut archive = basis(project)?;
-    let mut order = String::new();
-    for module in debian::modules(MODULES)? {
-        let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        archive.file(&format!("modules/{name}"), 0o644, &project::read(&module)?);
-        order.push_str(&name);
-        order.push('\n');
-    }
-    archive.file("modules/order", 0o644, order.as_bytes());
+    add_modules(&mut archive, MODULES)?;
     for (dir, name) in [("drivers", "drivertest"), ("bench", "benchmark")] {
         let program = compiled(project, dir, name, "64")?;
         archive.file(&format!("tests/{name}"), 0o755, &project::read(&program)?);
     }
     add_compiler(&mut archive)?;
     store(project, "initrd-drivers.img", archive)
+}
+
+/// Adds these modules and those that they need, with a list of them in the order in which they can be loaded.
+pub(crate) fn add_modules(archive: &mut Archive, names: &[&str]) -> Result<()> {
+    let mut order = String::new();
+    for module in debian::modules(names)? {
+        let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        archive.file(&format!("modules/{name}"), 0o644, &project::read(&module)?);
+        order.push_str(&name);
+        order.push('\n');
+    }
+    archive.file("modules/order", 0o644, order.as_bytes());
+    Ok(())
 }
 
 /// A small compiler of the distribution's, with the libraries that it needs.
@@ -79,20 +85,11 @@ fn add_compiler(archive: &mut Archive) -> Result<()> {
 }
 
 /// The loader of programs with libraries, by the name that they know.
-const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
+pub(crate) const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 
-/// What both have.
-fn basis(project: &Project) -> Result<Archive> {
-    let mut archive = Archive::default();
-    for dir in ["bin", "sbin", "dev", "proc", "sys", "run", "tmp", "root", "usr", "usr/bin", "usr/sbin"] {
-        archive.directory(dir, 0o755);
-    }
-    archive.character("dev/console", 0o600, (5, 1));
-    archive.character("dev/null", 0o666, (1, 3));
-    archive.file("bin/busybox", 0o755, &project::read(Path::new(BUSYBOX))?);
-    archive.symlink("bin/sh", "busybox");
-    add_tree(&mut archive, &project.root.join("tests/initramfs/root"), "")?;
-    archive.directory("modules", 0o755);
+/// What all test machines have.
+pub(crate) fn basis(project: &Project) -> Result<Archive> {
+    let mut archive = shell(project)?;
     for module in debian::modules(FEW_MODULES)? {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
         archive.file(&format!("modules/{name}"), 0o644, &project::read(&module)?);
@@ -104,25 +101,54 @@ fn basis(project: &Project) -> Result<Archive> {
     Ok(archive)
 }
 
-fn store(project: &Project, name: &str, archive: Archive) -> Result<PathBuf> {
+/// Enough for a shell.
+pub(crate) fn shell(project: &Project) -> Result<Archive> {
+    let mut archive = Archive::default();
+    for dir in ["bin", "sbin", "dev", "proc", "sys", "run", "tmp", "root", "usr", "usr/bin", "usr/sbin"] {
+        archive.directory(dir, 0o755);
+    }
+    archive.character("dev/console", 0o600, (5, 1));
+    archive.character("dev/null", 0o666, (1, 3));
+    archive.file("bin/busybox", 0o755, &project::read(Path::new(BUSYBOX))?);
+    archive.symlink("bin/sh", "busybox");
+    add_tree(&mut archive, &project.root.join("tests/initramfs/root"), "")?;
+    archive.directory("modules", 0o755);
+    Ok(archive)
+}
+
+/// Writes the archive, compressed, if its bytes have changed.
+pub(crate) fn store(project: &Project, name: &str, archive: Archive) -> Result<PathBuf> {
+    store_bytes(project, name, &packed(archive)?)
+}
+
+/// The archive, compressed for speed.
+pub(crate) fn packed(archive: Archive) -> Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(&archive.finish())?;
-    let bytes = encoder.finish()?;
+    Ok(encoder.finish()?)
+}
+
+/// Writes a file of the output directory, if its bytes have changed.
+pub(crate) fn store_bytes(project: &Project, name: &str, bytes: &[u8]) -> Result<PathBuf> {
     let path = project.out()?.join(name);
-    if fs::read(&path).ok().as_ref() != Some(&bytes) {
+    if fs::read(&path).ok().as_deref() != Some(bytes) {
         project::write(&path, bytes)?;
     }
     Ok(path)
 }
 
-/// Adds a directory of the host with its modes, in the order of names.
-fn add_tree(archive: &mut Archive, dir: &Path, prefix: &str) -> Result<()> {
+/// Adds a directory of the host with its modes and links, in the order of names.
+pub(crate) fn add_tree(archive: &mut Archive, dir: &Path, prefix: &str) -> Result<()> {
     let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let mut entries: Vec<_> = entries.collect::<Result<_, _>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
         let metadata = entry.metadata()?;
+        if metadata.is_symlink() {
+            archive.symlink(&name, &fs::read_link(entry.path())?.to_string_lossy());
+            continue;
+        }
         let executable = metadata.permissions().mode() & 0o100 != 0;
         let mode = if executable { 0o755 } else { 0o644 };
         if metadata.is_dir() {

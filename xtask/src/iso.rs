@@ -8,7 +8,7 @@ use crate::build::{self, Image};
 use crate::debian::{self, Flavour};
 use crate::disk::Disk;
 use crate::project::{self, Project, made};
-use crate::{initramfs, process, setup};
+use crate::{initramfs, process, setup, tools};
 use anyhow::{Context, Result, bail};
 use std::fmt::Write;
 use std::fs;
@@ -37,8 +37,11 @@ pub(crate) struct PayloadArgs {
     /// Which of Debian's kernels
     #[arg(long, value_enum, default_value = "amd64", conflicts_with = "kernel")]
     pub(crate) flavour: Flavour,
-    /// The initial ramdisk for dom0 [default: a busybox shell]
-    #[arg(long, value_name = "FILE")]
+    /// What dom0 has
+    #[arg(long, value_enum, default_value = "shell", value_name = "KIND")]
+    pub(crate) dom0: Dom0,
+    /// Another initial ramdisk for dom0
+    #[arg(long, value_name = "FILE", conflicts_with = "dom0")]
     pub(crate) initrd: Option<PathBuf>,
     /// Text to append to the kernel's command line
     #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
@@ -55,6 +58,24 @@ pub(crate) struct PayloadArgs {
     /// Build the hypervisor with debug assertions
     #[arg(long)]
     pub(crate) debug: bool,
+}
+
+/// What dom0's initramfs is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Dom0 {
+    /// The Xen tools, with what they need to run guests
+    Tools,
+    /// A busybox shell and the tests
+    Shell,
+}
+
+impl Dom0 {
+    fn initramfs(self, project: &Project) -> Result<PathBuf> {
+        match self {
+            Self::Tools => tools::make(project),
+            Self::Shell => initramfs::make(project),
+        }
+    }
 }
 
 /// The files and command lines of one boot.
@@ -104,7 +125,7 @@ pub(crate) fn resolve(project: &Project, args: &PayloadArgs, disk: Option<&Disk>
     let initrd = match (&args.initrd, disk) {
         (Some(file), _) => file.clone(),
         (None, Some(disk)) => disk.initrd.clone(),
-        (None, None) => initramfs::make(project)?,
+        (None, None) => args.dom0.initramfs(project)?,
     };
     let console = if args.bare { "console=ttyS0,115200" } else { "console=hvc0" };
     let root = disk.map(Disk::root).unwrap_or_default();

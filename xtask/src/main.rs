@@ -35,6 +35,7 @@ mod soak;
 mod symbols;
 mod test;
 mod toolchain;
+mod tools;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

@@ -31,6 +31,8 @@ pub(crate) struct Files {
     pub(crate) disk: Option<Disk>,
     /// The initramfs with drivers, if a scenario boots it.
     pub(crate) drivers: Option<PathBuf>,
+    /// The initramfs with the Xen tools, if a scenario boots it.
+    pub(crate) tools: Option<PathBuf>,
     /// The port of the other end of network connections.
     pub(crate) peer: u16,
     /// The directory of the test guests' programs, if a scenario boots one.
@@ -43,7 +45,7 @@ impl Files {
     /// This hypervisor and nothing else.
     pub(crate) fn new(hypervisor: Option<PathBuf>) -> Self {
         let cpu = "max".to_owned();
-        Self { hypervisor, cpu, linux: None, disk: None, drivers: None, peer: 0, guests: None, slow: 1 }
+        Self { hypervisor, cpu, linux: None, disk: None, drivers: None, tools: None, peer: 0, guests: None, slow: 1 }
     }
 }
 
@@ -119,7 +121,7 @@ fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verd
 fn payload(project: &Project, files: &Files, scenario: &Scenario) -> Result<Payload> {
     let mut modules = Vec::new();
     let kernel = match (&scenario.boot, &files.linux, &files.guests) {
-        (Boot::Linux | Boot::Drivers, Some((kernel, _)), _) => Some(kernel.clone()),
+        (Boot::Linux | Boot::Drivers | Boot::Tools, Some((kernel, _)), _) => Some(kernel.clone()),
         (Boot::Packed(packing), Some((kernel, _)), _) => Some(kernels::repack(project, kernel, *packing)?),
         (Boot::Guest(guest), _, Some(dir)) => Some(dir.join(guest)),
         (Boot::Garbage, _, _) => {
@@ -138,6 +140,9 @@ fn payload(project: &Project, files: &Files, scenario: &Scenario) -> Result<Payl
         modules.push(Module { name: "initrd.img", file: initrd.clone(), cmdline: None });
     }
     if let (Boot::Drivers, Some(initrd)) = (&scenario.boot, &files.drivers) {
+        modules.push(Module { name: "initrd.img", file: initrd.clone(), cmdline: None });
+    }
+    if let (Boot::Tools, Some(initrd)) = (&scenario.boot, &files.tools) {
         modules.push(Module { name: "initrd.img", file: initrd.clone(), cmdline: None });
     }
     if let (Boot::Disk, Some(disk)) = (&scenario.boot, &files.disk) {

@@ -24,6 +24,8 @@ pub(crate) enum Boot {
     Linux,
     /// The distribution's kernel with the test initramfs that has drivers.
     Drivers,
+    /// The distribution's kernel with the Xen tools.
+    Tools,
     /// The same kernel in another packing.
     Packed(Packing),
     /// The program of this name from `tests/guests`, which prints `ok`, `not ok` and `skip` lines and `done N`.

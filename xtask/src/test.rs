@@ -6,7 +6,7 @@ use crate::machine::C_HYPERVISOR_CPU;
 use crate::project::Project;
 use crate::runner::{self, Files, Outcome};
 use crate::scenario::{self, Boot, Scenario};
-use crate::{disk, guests, hostcheck, initramfs, iso, peer, setup};
+use crate::{disk, guests, hostcheck, initramfs, iso, peer, setup, tools};
 use anyhow::{Result, ensure};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -121,9 +121,10 @@ fn in_qemu(project: &Project, args: &Args, scenarios: &[Scenario]) -> Tally {
 }
 
 fn prepare(project: &Project, args: &Args, scenarios: &[Scenario]) -> Result<Files> {
-    let linux = |boot: &Boot| matches!(boot, Boot::Linux | Boot::Drivers | Boot::Packed(_));
+    let linux = |boot: &Boot| matches!(boot, Boot::Linux | Boot::Drivers | Boot::Tools | Boot::Packed(_));
     let linux = scenarios.iter().any(|scenario| linux(&scenario.boot));
     let drivers = scenarios.iter().any(|scenario| scenario.boot == Boot::Drivers);
+    let tools = scenarios.iter().any(|scenario| scenario.boot == Boot::Tools);
     let guest = scenarios.iter().any(|scenario| matches!(scenario.boot, Boot::Guest(_)));
     let disk = scenarios.iter().any(|scenario| scenario.boot == Boot::Disk);
     let of_debian = args.hypervisor.as_deref().is_some_and(iso::is_debian);
@@ -136,6 +137,7 @@ fn prepare(project: &Project, args: &Args, scenarios: &[Scenario]) -> Result<Fil
         linux: if linux { Some((debian::kernel(Flavour::Amd64)?, initramfs::make(project)?)) } else { None },
         disk: if disk { Some(disk::ensure(project)?) } else { None },
         drivers: if drivers { Some(initramfs::make_with_drivers(project)?) } else { None },
+        tools: if tools { Some(tools::make(project)?) } else { None },
         peer: peer::start()?,
         guests: if guest { Some(guests::build(project)?) } else { None },
         slow: args.slow.max(1),
