@@ -79,9 +79,10 @@ impl Monitor {
         }
     }
 
-    /// The characters in the memory of VGA's text mode.
+    /// The characters in the memory of VGA's text mode: all of it, because a driver that scrolls moves the window that is
+    /// seen through it.
     fn text(&self) -> Result<String> {
-        let memory = self.file("pmemsave 0xb8000 4000", "text")?;
+        let memory = self.file("pmemsave 0xb8000 32768", "text")?;
         Ok(memory.chunks(2).map(|cell| if cell[0].is_ascii_graphic() { char::from(cell[0]) } else { ' ' }).collect())
     }
 
