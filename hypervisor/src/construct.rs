@@ -23,7 +23,7 @@ use crate::builder::image::{self, ImageError};
 use crate::builder::layout::{Entry, Layout, LayoutError, Request};
 use crate::builder::notes::XenNotes;
 use crate::builder::start_info;
-use crate::create::{self, Config};
+use crate::create::{self, Config, Tools};
 use crate::domain::Domain;
 use crate::{hypercall_page, schedule, shared, time};
 
@@ -193,6 +193,7 @@ pub fn dom0(from: Dom0<'_>) -> Result<Arc<Domain>, Failure> {
         max_port: u32::MAX,
         io: from.io,
         grants: crate::grants::Limits::DEFAULT,
+        tools: Tools::default(),
     };
     let domain = create::domain(config).map_err(Failure::Create)?;
     let (image, notes) = load_kernel(&domain.account, from.kernel)?;

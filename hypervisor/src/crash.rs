@@ -52,20 +52,18 @@ pub static NO_REBOOT: AtomicBool = AtomicBool::new(false);
 #[cold]
 pub fn domain(vcpu: &Vcpu, reason: Reason) {
     let domain = vcpu.domain();
-    if domain.is_shut_down.load(Relaxed) {
-        return;
+    if let Some(code) = domain.shut_down(ShutdownReason::CRASH) {
+        *vcpu.crashed.lock() = Some((reason, code));
     }
-    *vcpu.crashed.lock() = Some(reason);
-    domain.shut_down(ShutdownReason::CRASH);
 }
 
 /// If the current vCPU has crashed its domain, writes all that helps to find out why to the log, and acts on the end.
 #[cold]
 pub fn report(vcpu: &Vcpu, regs: &Regs) {
-    let Some(reason) = vcpu.crashed.lock().take() else { return };
+    let Some((reason, code)) = vcpu.crashed.lock().take() else { return };
     log::error!("d{}v{} crashes: {reason}", vcpu.domid.0, vcpu.id.0);
     dump(vcpu, regs);
-    ended(vcpu.domain(), ShutdownReason::CRASH);
+    ended(vcpu.domain(), code);
 }
 
 /// Writes a vCPU's registers, stack, code and the page-table walk of what it was doing to the log.

@@ -36,6 +36,11 @@ impl From<Result<i64>> for Outcome {
 }
 
 impl Outcome {
+    /// Makes one of a result; `ERESTART` stands for a call that goes on with the same arguments.
+    pub fn or_again(result: Result<i64>, args: &Args) -> Self {
+        if result == Err(Errno::ERESTART) { Self::Again(*args) } else { result.into() }
+    }
+
     /// Returns the result in a register; a call that was cut short leaves its arguments with the vCPU.
     #[inline(always)]
     pub(crate) fn into_raw(self, vcpu: &Vcpu) -> i64 {

@@ -9,6 +9,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 
+use hypercalls::domctl_args::ArchDomainConfig;
 use hypercalls::sched::ShutdownReason;
 use hypercalls::vm_assist::VmAssistType;
 use hypercalls::{DomId, Errno, Result, VcpuId};
@@ -25,6 +26,9 @@ use crate::vcpu::Vcpu;
 /// More pauses than tools have a reason for.
 const MOST_PAUSES: u32 = 255;
 
+/// A domain has no reason to have shut down.
+pub const NO_REASON: u32 = u32::MAX;
+
 /// A domain.
 #[derive(Debug)]
 pub struct Domain {
@@ -40,6 +44,8 @@ pub struct Domain {
     pub vcpus: Box<[Vcpu]>,
     /// Its memory, and the CPUs that may hold translations of its address spaces.
     pub account: Arc<Account>,
+    /// Taken around setting the state of a vCPU that is not initialised: nobody finds one half set.
+    pub initialising: Lock<()>,
     /// Taken around changes to its page tables.
     pub page_tables: Lock<PageTables>,
     /// Its event channels.
@@ -66,12 +72,18 @@ pub struct Domain {
     pub controller_pauses: AtomicU32,
     /// It has shut down or crashed.
     pub is_shut_down: AtomicBool,
-    /// Why, as [`ShutdownReason`].
+    /// Why, as [`ShutdownReason`]; [`NO_REASON`] as long as there is none.
     pub shutdown_code: AtomicU32,
     /// It is being torn down.
     pub dying: AtomicBool,
     /// Sub-operations that it called and nobody implements, one bit each of a hash: each is logged once.
     pub logged_unknown: AtomicU64,
+    /// The name by which tools know it.
+    pub handle: Lock<[u8; 16]>,
+    /// It serves the store to others.
+    pub serves_store: bool,
+    /// What tools want of the machine that it sees.
+    pub arch: ArchDomainConfig,
 }
 
 impl Domain {
@@ -97,18 +109,18 @@ impl Domain {
     }
 
     /// Stops all vCPUs and returns when none runs. The caller is none of them.
-    fn pause(&self) {
+    pub fn pause(&self) {
         self.pause_count.fetch_add(1, SeqCst);
+        self.stop_vcpus();
+    }
+
+    fn stop_vcpus(&self) {
         self.vcpus.iter().for_each(crate::schedule::stop);
-        // A CPU of the hosted machine leaves its vCPU when it is its turn.
-        while cfg!(target_os = "none") && self.vcpus.iter().any(|vcpu| vcpu.status.running.load(SeqCst)) {
-            arch::tlb::serve();
-            core::hint::spin_loop();
-        }
+        self.vcpus.iter().for_each(crate::schedule::wait_until_off);
     }
 
     /// Takes one pause back; with the last one vCPUs run again.
-    fn unpause(&self) {
+    pub fn unpause(&self) {
         if self.pause_count.fetch_sub(1, SeqCst) == 1 {
             self.vcpus.iter().for_each(crate::schedule::wake);
         }
@@ -136,15 +148,32 @@ impl Domain {
         Ok(())
     }
 
-    /// Stops the domain for good. What that means for the machine is [`crate::crash`]'s business.
-    pub fn shut_down(&self, reason: ShutdownReason) {
+    /// Stops the domain until it is resumed. What that means for the machine is [`crate::crash`]'s business. Returns the
+    /// reason that counts, which is one that the domain gave before; `None` when it has shut down already.
+    #[must_use]
+    pub fn shut_down(&self, reason: ShutdownReason) -> Option<ShutdownReason> {
+        let reason = self.give_reason(reason);
         if self.is_shut_down.swap(true, SeqCst) {
-            return;
+            return None;
         }
-        self.shutdown_code.store(reason.0, SeqCst);
-        for vcpu in &self.vcpus {
-            crate::schedule::stop(vcpu);
+        self.vcpus.iter().for_each(crate::schedule::stop);
+        Some(reason)
+    }
+
+    /// Says why the domain shuts down, or will; the first reason counts.
+    pub fn give_reason(&self, reason: ShutdownReason) -> ShutdownReason {
+        match self.shutdown_code.compare_exchange(NO_REASON, reason.0, SeqCst, SeqCst) {
+            Ok(_) => reason,
+            Err(earlier) => ShutdownReason(earlier),
         }
+    }
+
+    /// Lets a domain that has shut down go on.
+    pub fn resume(&self) {
+        self.pause();
+        self.shutdown_code.store(NO_REASON, SeqCst);
+        self.is_shut_down.store(false, SeqCst);
+        self.unpause();
     }
 
     /// True the first time that this number is asked about: for messages that a guest must not be able to repeat.

@@ -4,6 +4,9 @@
 //! A [`GuestPtr`] is an allegation. These functions are the only way to follow one: they check that it stays out of
 //! the hypervisor's hole, copy, and turn a fault into [`Errno::EFAULT`].
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
 use arch::{context, guest};
 use hypercalls::{Errno, GuestPtr, GuestVa, Result};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -25,6 +28,25 @@ pub fn read_at<T: FromBytes + IntoBytes>(ptr: GuestPtr<T>, index: u64) -> Result
 #[inline]
 pub fn read<T: FromBytes + IntoBytes>(ptr: GuestPtr<T>) -> Result<T> {
     read_at(ptr, 0)
+}
+
+/// Reads what the pointer names into memory of its own, for what is too large for the stack.
+///
+/// # Errors
+/// `EFAULT` when it is not readable guest memory, `ENOMEM`.
+pub fn read_boxed<T: FromBytes + IntoBytes>(ptr: GuestPtr<T>) -> Result<Box<[T]>> {
+    boxed(read(ptr)?)
+}
+
+/// Moves a value into memory of its own.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn boxed<T>(value: T) -> Result<Box<[T]>> {
+    let mut one = Vec::new();
+    one.try_reserve_exact(1).map_err(|_| Errno::ENOMEM)?;
+    one.push(value);
+    Ok(one.into_boxed_slice())
 }
 
 /// Writes element `index` of a guest's array.

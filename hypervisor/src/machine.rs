@@ -85,6 +85,7 @@ extern "C" fn xenith_start(magic: u32, info_maddr: u32) -> ! {
 
 extern "C" fn on_own_tables() -> ! {
     memory::start_allocators();
+    HEAP.announce();
     devices::complete_console(command_line_options());
     keys::HEAP_USAGE.call_once(|| || HEAP.usage());
     let info = INFO.lock();

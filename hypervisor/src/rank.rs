@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Ranks of the hypervisor's locks: a CPU takes them in ascending order only. `mm`'s come behind them.
 
+/// The right to set the state of a domain's vCPUs that are not initialised.
+pub const INITIALISE: u8 = 6;
 /// A domain's page tables.
 pub const PAGE_TABLES: u8 = 8;
 /// A vCPU's root tables.
@@ -51,6 +53,8 @@ pub const PORTS: u8 = 40;
 pub const CONFIG_PORTS: u8 = 41;
 /// A domain's latched port values.
 pub const LATCHES: u8 = 38;
+/// A domain's name among tools.
+pub const HANDLE: u8 = 39;
 /// The frame of a registered `vcpu_info`.
 pub const INFO: u8 = 9;
 /// Why a vCPU crashed its domain.

@@ -15,9 +15,9 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use arch::cpu::{self, Work};
 use arch::{CpuId, MAX_CPUS, context};
-use hypercalls::VcpuId;
 use hypercalls::shared_info::vcpu_offset;
 use hypercalls::vcpu::Runstate as State;
+use hypercalls::{Errno, Result, VcpuId};
 use mm::Lock;
 use sched::{Affinity, Cpu, CpuSet, GroupId, Params, Scheduler, UnitId};
 
@@ -27,9 +27,18 @@ use crate::vcpu::Vcpu;
 use crate::{current, rank, time, timers};
 
 static SCHEDULER: spin::once::Once<Lock<Scheduler>, arch::sync::Relax> = spin::once::Once::new();
-/// Which vCPU each unit is.
-type Units = Vec<Option<(Arc<Domain>, VcpuId)>>;
-static UNITS: spin::rwlock::RwLock<Units, arch::sync::Relax> = spin::rwlock::RwLock::new(Vec::new());
+/// What a number of a unit stands for.
+#[derive(Debug)]
+pub enum Unit {
+    /// Nothing.
+    Free,
+    /// A vCPU that is being made.
+    Taken,
+    /// A vCPU.
+    Vcpu(Arc<Domain>, VcpuId),
+}
+
+static UNITS: spin::rwlock::RwLock<Vec<Unit>, arch::sync::Relax> = spin::rwlock::RwLock::new(Vec::new());
 static SLICE_END: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
 
 fn scheduler() -> &'static Lock<Scheduler> {
@@ -43,7 +52,7 @@ pub(crate) fn with_scheduler<T>(f: impl FnOnce(&mut Scheduler) -> T) -> T {
 
 /// Forgets CPUs and vCPUs, for a new machine; what kept the domains is the caller's to drop.
 #[cfg(not(target_os = "none"))]
-pub fn take_all() -> Vec<Option<(Arc<Domain>, VcpuId)>> {
+pub fn take_all() -> Vec<Unit> {
     *scheduler().lock() = Scheduler::new(Params::default());
     SLICE_END.iter().for_each(|end| end.store(u64::MAX, Relaxed));
     core::mem::take(&mut *UNITS.write())
@@ -51,29 +60,75 @@ pub fn take_all() -> Vec<Option<(Arc<Domain>, VcpuId)>> {
 
 /// Lets a CPU run vCPUs.
 pub fn cpu_online(cpu: CpuId) {
+    // One that was not there when the vCPUs were made has no room for their timers yet. Without memory there will be none,
+    // and they stay in the queues of other CPUs.
+    let _ = timers::make_room_on(cpu, UNITS.read().len() as u32);
     scheduler().lock().cpu_online(arch::time::now(), Cpu(cpu.0));
     cpu::raise_here(Work::SCHEDULE);
 }
 
-/// Returns the number for the next vCPU that is made.
-pub fn next_unit() -> u32 {
-    UNITS.read().len() as u32
+/// Numbers for the vCPUs of a domain that is being made; those that no vCPU has when it is dropped are free again.
+#[derive(Debug)]
+pub struct Numbers(Vec<u32>);
+
+impl Numbers {
+    /// Takes the lowest `count` numbers that are free.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn take(count: usize) -> Result<Self> {
+        let mut numbers = Vec::new();
+        numbers.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
+        let mut units = UNITS.write();
+        let free = units.iter().filter(|unit| matches!(unit, Unit::Free)).count();
+        units.try_reserve(count.saturating_sub(free)).map_err(|_| Errno::ENOMEM)?;
+        let more = units.len() + count.saturating_sub(free);
+        timers::make_room(more as u32)?;
+        units.resize_with(more, || Unit::Free);
+        for (number, unit) in (0u32..).zip(units.iter_mut()).filter(|(_, unit)| matches!(unit, Unit::Free)).take(count)
+        {
+            *unit = Unit::Taken;
+            numbers.push(number);
+        }
+        Ok(Self(numbers))
+    }
+
+    /// Returns the numbers.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.0.iter().copied()
+    }
 }
 
-/// Takes up a new domain's vCPUs; they are down and do not run yet.
+impl Drop for Numbers {
+    fn drop(&mut self) {
+        let mut units = UNITS.write();
+        for number in &self.0 {
+            if let Some(unit @ Unit::Taken) = units.get_mut(*number as usize) {
+                *unit = Unit::Free;
+            }
+        }
+    }
+}
+
+/// Takes up a new domain's vCPUs, which have taken their numbers; they are down and do not run yet.
 pub fn adopt(domain: &Arc<Domain>) {
     let mut units = UNITS.write();
     for vcpu in &domain.vcpus {
-        let index = vcpu.unit as usize;
-        if units.len() <= index {
-            units.resize_with(index + 1, || None);
+        if let Some(unit) = units.get_mut(vcpu.unit as usize) {
+            *unit = Unit::Vcpu(domain.clone(), vcpu.id);
         }
-        units[index] = Some((domain.clone(), vcpu.id));
         scheduler().lock().add(UnitId(vcpu.unit), GroupId(domain.id.0), Affinity::ANY);
     }
-    let count = units.len() as u32;
-    drop(units);
-    timers::make_room(count);
+}
+
+/// Forgets a domain's vCPUs, of which none runs or ever will.
+pub fn disown(domain: &Domain) {
+    for vcpu in &domain.vcpus {
+        // It sleeps, so no CPU is to be told.
+        let _ = scheduler().lock().remove(UnitId(vcpu.unit));
+        let freed = UNITS.write().get_mut(vcpu.unit as usize).map(|unit| core::mem::replace(unit, Unit::Free));
+        drop(freed);
+    }
 }
 
 /// Calls `f` with the vCPU of that number, if there is one.
@@ -85,7 +140,7 @@ pub fn with_unit(unit: u32, f: impl FnOnce(&Vcpu)) {
         return f(vcpu);
     }
     let units = UNITS.read();
-    if let Some(Some((domain, id))) = units.get(unit as usize)
+    if let Some(Unit::Vcpu(domain, id)) = units.get(unit as usize)
         && let Some(vcpu) = domain.vcpu(*id)
     {
         f(vcpu);
@@ -180,6 +235,28 @@ pub fn stop(vcpu: &Vcpu) {
     if let Some(number) = runs_on.map(|cpu| cpu.0).or(running) {
         cpu::raise(CpuId(number), Work::SCHEDULE);
     }
+}
+
+/// Returns when a vCPU that [`stop`] has stopped is off its CPU. It is not the caller.
+pub fn wait_until_off(vcpu: &Vcpu) {
+    while vcpu.status.running.load(SeqCst) {
+        #[cfg(not(target_os = "none"))]
+        play(CpuId(vcpu.status.cpu.load(Relaxed)));
+        arch::tlb::serve();
+        core::hint::spin_loop();
+    }
+}
+
+/// Lets another CPU take its vCPU off: here all CPUs are played by whoever calls.
+#[cfg(not(target_os = "none"))]
+fn play(cpu: CpuId) {
+    let here = cpu::this_cpu();
+    cpu::set_this_cpu(cpu);
+    if let Some(vcpu) = current::vcpu().filter(|vcpu| !vcpu.runnable()) {
+        unload(vcpu, arch::time::now());
+        cpu::raise_here(Work::SCHEDULE);
+    }
+    cpu::set_this_cpu(here);
 }
 
 /// Gives up the rest of the current vCPU's turn, if anybody waits for it.
@@ -285,7 +362,7 @@ pub(crate) fn describe(at: u64, to: &mut Text) -> Option<u64> {
     }
     let unit = u32::try_from(at).ok()?;
     let units = UNITS.try_read()?;
-    if let Some((domain, id)) = units.get(unit as usize)? {
+    if let Unit::Vcpu(domain, id) = units.get(unit as usize)? {
         let (weight, cap) = s.weight_cap(GroupId(domain.id.0)).unwrap_or_default();
         line!(
             to,

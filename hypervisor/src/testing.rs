@@ -21,7 +21,7 @@ mod player;
 mod tables;
 pub mod tools;
 mod traps;
-mod vcpus;
+pub mod vcpus;
 pub mod world;
 
 pub use mm::hosted::Source;

@@ -48,13 +48,14 @@ pub fn refresh(vcpu: &Vcpu, now: u64) {
     }
 }
 
-/// Publishes the time in a vCPU's `vcpu_info`, and in its secondary area if it has one.
+/// Publishes the time in a vCPU's `vcpu_info`, and in its secondary area if it has one and runs here: that one lies in its own
+/// address space.
 pub fn update(vcpu: &Vcpu) {
     vcpu.time_due.store(arch::time::now().saturating_add(REFRESH), Relaxed);
     let area = vcpu.vcpu_info().at(vcpu_offset::TIME);
     write_time_info(area);
     let secondary = vcpu.time_area.load(Relaxed);
-    if secondary != 0 {
+    if secondary != 0 && arch::context::current() == core::ptr::from_ref(vcpu) as usize {
         let info = VcpuTimeInfo {
             version: area.u32(0).load(Relaxed),
             _pad0: 0,

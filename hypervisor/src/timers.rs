@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use arch::{CpuId, MAX_CPUS, cpu};
-use hypercalls::Virq;
+use hypercalls::{Errno, Result, Virq};
 use mm::Lock;
 
 use crate::irq::chores;
@@ -45,10 +45,12 @@ impl Queue {
         Self { heap: Vec::new(), place: Vec::new() }
     }
 
-    fn make_room(&mut self, timers: usize) {
+    fn make_room(&mut self, timers: usize) -> Result<()> {
+        let room = |_| Errno::ENOMEM;
+        self.place.try_reserve(timers.saturating_sub(self.place.len())).map_err(room)?;
+        self.heap.try_reserve(timers.saturating_sub(self.heap.len())).map_err(room)?;
         self.place.resize(timers.max(self.place.len()), NOWHERE);
-        let more = self.place.len() - self.heap.len();
-        self.heap.reserve(more);
+        Ok(())
     }
 
     fn put(&mut self, at: usize, item: (u64, u32)) {
@@ -142,10 +144,25 @@ pub fn forget_all() {
 }
 
 /// Makes room in every queue for the timers of `units` vCPUs.
-pub fn make_room(units: u32) {
-    for cpu in cpu::online().iter() {
-        queue(cpu).lock().make_room((units * KINDS) as usize);
-    }
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn make_room(units: u32) -> Result<()> {
+    cpu::online().iter().try_for_each(|cpu| make_room_on(cpu, units))
+}
+
+/// Makes room in a CPU's queue for the timers of `units` vCPUs.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn make_room_on(cpu: CpuId, units: u32) -> Result<()> {
+    queue(cpu).lock().make_room((units * KINDS) as usize)
+}
+
+/// Stops all timers of a vCPU that will not run any more.
+pub fn stop_all(vcpu: &Vcpu) {
+    vcpu.period.store(0, Relaxed);
+    [Kind::SingleShot, Kind::Periodic, Kind::Poll].into_iter().for_each(|kind| stop(vcpu, kind));
 }
 
 /// Arms a timer for an absolute time; one that has passed fires at once.
@@ -291,7 +308,7 @@ mod tests {
             state >> 33
         };
         let mut queue = Queue::new();
-        queue.make_room(50);
+        queue.make_room(50).expect("memory");
         let mut model = std::collections::BTreeMap::new();
         for _ in 0..20_000 {
             let timer = (random() % 50) as u32;

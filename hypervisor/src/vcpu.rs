@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, 
 use arch::context::Context;
 use arch::window::Window;
 use hypercalls::event::NR_VIRQS;
+use hypercalls::sched::ShutdownReason;
 use hypercalls::{DomId, Mfn, VcpuId, Virq};
 use mm::{Lock, RootRef, SegDescRef, WritableRef};
 
@@ -174,8 +175,8 @@ pub struct Vcpu {
     pub timer_cpu: AtomicU16,
     /// What it is doing.
     pub status: Status,
-    /// Why it crashed its domain, until that is reported.
-    pub crashed: Lock<Option<crate::crash::Reason>>,
+    /// Why it crashed its domain and what the domain says of that, until it is reported.
+    pub crashed: Lock<Option<(crate::crash::Reason, ShutdownReason)>>,
     /// Arguments of a hypercall that was cut short, on their way to the registers.
     pub again: [AtomicU64; 5],
     /// Hardware state while it is not running.
@@ -184,14 +185,22 @@ pub struct Vcpu {
 
 impl Vcpu {
     /// Makes a vCPU of a domain that is being created.
-    pub fn new(domid: DomId, id: VcpuId, unit: u32, domain: DomainRef, info: SharedFrame, context: Context) -> Self {
+    pub fn new(
+        domid: DomId,
+        id: VcpuId,
+        unit: u32,
+        domain: DomainRef,
+        info: SharedFrame,
+        context: Context,
+        traps: Box<[Trap; 256]>,
+    ) -> Self {
         let invalid = || AtomicU64::new(Mfn::INVALID.0);
         let vcpu = Self {
             id,
             domid,
             unit,
             domain,
-            traps: Box::new(core::array::from_fn(|_| Trap::default())),
+            traps,
             kernel_sp: AtomicU64::new(0),
             kernel_ss: AtomicU16::new(hypercalls::segment::FLAT_RING3_SS64),
             event: Entry::default(),

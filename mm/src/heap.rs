@@ -54,6 +54,19 @@ impl Heap {
         let regions = self.regions.lock();
         regions.all[..regions.used].iter().fold((0, 0), |(u, s), r| (u + r.used(), s + r.size()))
     }
+
+    /// Makes this the heap that [`has_spare`] speaks of.
+    pub fn announce(&'static self) {
+        ANNOUNCED.call_once(|| self);
+    }
+}
+
+static ANNOUNCED: spin::once::Once<&'static Heap, arch::sync::Relax> = spin::once::Once::new();
+
+/// Makes sure that small objects of so many bytes in all can be allocated; false when memory is too short for that. To be
+/// asked before what a guest asked for takes memory that cannot be refused later. True where the heap is another one.
+pub fn has_spare(bytes: usize) -> bool {
+    ANNOUNCED.get().is_none_or(|heap| heap.regions.lock().make_spare(bytes))
 }
 
 impl Regions {
@@ -62,12 +75,23 @@ impl Regions {
         if let Some(at) = self.all[..self.used].iter_mut().rev().find_map(|r| r.allocate_first_fit(layout).ok()) {
             return Some(at);
         }
+        self.add()?.allocate_first_fit(layout).ok()
+    }
+    fn add(&mut self) -> Option<&mut Region> {
         let region = self.all.get_mut(self.used)?;
         let start = buddy::alloc(REGION_ORDER, buddy::ANYWHERE)?;
         // SAFETY: the frames are the hypervisor's, mapped in the direct map, and from now on only this region's.
         unsafe { region.init(arch::phys::frame_ptr(start), REGION_BYTES) };
         self.used += 1;
-        region.allocate_first_fit(layout).ok()
+        Some(region)
+    }
+    fn make_spare(&mut self, bytes: usize) -> bool {
+        while self.all[..self.used].iter().map(Region::free).sum::<usize>() < bytes {
+            if self.add().is_none() {
+                return false;
+            }
+        }
+        true
     }
     /// # Safety
     /// `at` came from [`Regions::alloc`] with this layout and is not used any more.

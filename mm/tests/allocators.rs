@@ -167,6 +167,22 @@ fn the_heap_keeps_objects_apart_and_gives_large_ones_back() {
 }
 
 #[test]
+fn there_is_room_for_small_objects_or_not() {
+    let _machine = hosted::boot(1024, 1);
+    let heap: &'static Heap = Box::leak(Box::new(Heap::new()));
+    assert!(mm::heap::has_spare(usize::MAX), "nobody knows of the heap");
+    heap.announce();
+    let free = buddy::free_frames();
+    assert!(mm::heap::has_spare(1 << 19) && mm::heap::has_spare(1 << 19));
+    assert_eq!(free - buddy::free_frames(), 256, "one region is enough");
+    assert!(mm::heap::has_spare(3 << 19));
+    assert!(!mm::heap::has_spare(4 << 20), "that is all memory there is");
+    let left = buddy::free_frames();
+    assert!(mm::heap::has_spare(1 << 20));
+    assert_eq!(buddy::free_frames(), left);
+}
+
+#[test]
 fn a_lock_excludes() {
     let lock = Lock::new(3, 0u64);
     std::thread::scope(|s| {

@@ -37,6 +37,11 @@ impl FpuState {
         self.area[464..].fill(0);
     }
 
+    /// Returns the legacy (FXSAVE) part.
+    pub fn legacy(&self) -> [u8; 512] {
+        *self.area
+    }
+
     /// Saves the registers of the CPU. CR0.TS must be clear.
     pub fn save(&mut self) {
         assert!(!area().ts.load(Relaxed), "FPU saved with CR0.TS set");

@@ -71,6 +71,27 @@ impl FpuState {
         }
     }
 
+    /// Returns the legacy (FXSAVE) part.
+    pub fn legacy(&self) -> [u8; 512] {
+        let mut image = [0; 512];
+        // SAFETY: the area has at least 576 bytes and is ours; the image cannot overlap it.
+        unsafe { core::ptr::copy_nonoverlapping(self.area, image.as_mut_ptr(), 512) };
+        if features::get().xsave {
+            // Of components in their initial state XSAVE may have written nothing.
+            // SAFETY: as above; the XSAVE header starts at byte 512.
+            let held = unsafe { self.area.add(512).cast::<u64>().read() };
+            if held & 1 == 0 {
+                image[..24].fill(0);
+                image[..2].copy_from_slice(&0x37fu16.to_le_bytes());
+                image[32..160].fill(0);
+            }
+            if held & 2 == 0 {
+                image[160..416].fill(0);
+            }
+        }
+        image
+    }
+
     /// Saves the registers of the CPU. CR0.TS must be clear.
     pub fn save(&mut self) {
         let mask = self.xcr0_accum | 3;

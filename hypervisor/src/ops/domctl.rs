@@ -4,9 +4,11 @@
 //! As with [`super::sysctl`] the argument is read once, whole, and a sub-operation works on the copy. The domain is looked up
 //! before the caller's right to ask is.
 
+mod create;
 pub mod info;
 mod pages;
 mod settings;
+mod state;
 mod vcpus;
 
 use hypercalls::domctl::{Domctl, DomctlCmd, XEN_DOMCTL_INTERFACE_VERSION};
@@ -24,7 +26,7 @@ pub type Run = fn(&Vcpu, &Domain, &mut Payload) -> Result<Answer>;
 /// The sub-operations.
 pub static OPS: [SubOp<Run>; 87] = {
     let mut t: [SubOp<Run>; 87] = [absent(""); 87];
-    t[1] = absent("createdomain");
+    t[1] = by_family("createdomain");
     t[2] = absent("destroydomain");
     t[3] = sub("pausedomain", settings::pause);
     t[4] = sub("unpausedomain", settings::unpause);
@@ -33,23 +35,23 @@ pub static OPS: [SubOp<Run>; 87] = {
     // No shadow page tables, so no log of what is written.
     t[10] = refused("shadow_op", Errno::EOPNOTSUPP);
     t[11] = sub("max_mem", settings::max_mem);
-    t[12] = absent("setvcpucontext");
-    t[13] = absent("getvcpucontext");
+    t[12] = sub("setvcpucontext", state::set_context);
+    t[13] = sub("getvcpucontext", state::context);
     t[14] = sub("getvcpuinfo", vcpus::info);
-    t[15] = absent("max_vcpus");
+    t[15] = sub("max_vcpus", settings::max_vcpus);
     t[16] = sub("scheduler_op", settings::scheduler_op);
-    t[17] = absent("setdomainhandle");
+    t[17] = sub("setdomainhandle", settings::set_handle);
     t[18] = absent("setdebugging");
     t[19] = absent("irq_permission");
     t[20] = absent("iomem_permission");
     t[21] = absent("ioport_permission");
-    t[22] = absent("hypercall_init");
+    t[22] = sub("hypercall_init", settings::hypercall_page);
     t[23] = absent("soft_reset_cont");
     t[24] = sub("settimeoffset", settings::time_offset);
     t[25] = sub("getvcpuaffinity", vcpus::affinity);
     t[26] = absent("real_mode_area");
-    t[27] = absent("resumedomain");
-    t[28] = absent("sendtrigger");
+    t[27] = sub("resumedomain", settings::resume);
+    t[28] = sub("sendtrigger", state::send_trigger);
     t[29] = absent("subscribe");
     // For translated guests.
     t[33] = refused("gethvmcontext", Errno::EINVAL);
@@ -61,8 +63,8 @@ pub static OPS: [SubOp<Run>; 87] = {
     t[38] = refused("bind_pt_irq", Errno::ENODEV);
     t[39] = absent("memory_mapping");
     t[40] = absent("ioport_mapping");
-    t[42] = absent("set_ext_vcpucontext");
-    t[43] = absent("get_ext_vcpucontext");
+    t[42] = sub("set_ext_vcpucontext", state::set_extended);
+    t[43] = sub("get_ext_vcpucontext", state::extended);
     t[44] = absent("set_opt_feature");
     t[45] = refused("test_assign_device", Errno::ENODEV);
     t[46] = refused("set_target", Errno::EOPNOTSUPP);
@@ -74,7 +76,7 @@ pub static OPS: [SubOp<Run>; 87] = {
     t[56] = absent("vm_event_op");
     t[57] = absent("mem_sharing_op");
     t[59] = sub("gettscinfo", settings::tsc);
-    t[60] = absent("settscinfo");
+    t[60] = sub("settscinfo", settings::set_tsc);
     t[61] = sub("getpageframeinfo3", pages::types);
     t[62] = absent("setvcpuextstate");
     t[63] = absent("getvcpuextstate");
@@ -103,7 +105,7 @@ pub static OPS: [SubOp<Run>; 87] = {
 
 /// Hypercall 36.
 pub fn domctl(vcpu: &Vcpu, args: &Args) -> Outcome {
-    run(vcpu, GuestPtr::new(args[0])).into()
+    Outcome::or_again(run(vcpu, GuestPtr::new(args[0])), args)
 }
 
 fn run(vcpu: &Vcpu, arg: GuestPtr<Domctl>) -> Result<i64> {
@@ -111,7 +113,11 @@ fn run(vcpu: &Vcpu, arg: GuestPtr<Domctl>) -> Result<i64> {
     if op.interface_version != XEN_DOMCTL_INTERFACE_VERSION {
         return Err(Errno::EACCES);
     }
-    let answer = if op.cmd == DomctlCmd::GETDOMAININFO { next_info(vcpu, &mut op)? } else { on_domain(vcpu, &mut op)? };
+    let answer = match op.cmd {
+        DomctlCmd::CREATEDOMAIN => create::domain(vcpu, &mut op)?,
+        DomctlCmd::GETDOMAININFO => next_info(vcpu, &mut op)?,
+        _ => on_domain(vcpu, &mut op)?,
+    };
     if answer == Answer::Back {
         guest::write(arg, &op)?;
     }
@@ -119,16 +125,12 @@ fn run(vcpu: &Vcpu, arg: GuestPtr<Domctl>) -> Result<i64> {
 }
 
 fn on_domain(vcpu: &Vcpu, op: &mut Domctl) -> Result<Answer> {
-    let needs_one = op.cmd != DomctlCmd::CREATEDOMAIN;
-    let target = domain::find(op.domain);
-    if needs_one && target.is_none() {
-        return Err(Errno::ESRCH);
-    }
+    let target = domain::find(op.domain).ok_or(Errno::ESRCH)?;
     if !vcpu.domain().privileged {
         return Err(Errno::EPERM);
     }
     let run = find(vcpu, HypercallNr::DOMCTL, &OPS, u64::from(op.cmd.0))?;
-    run(vcpu, target.as_deref().ok_or(Errno::ESRCH)?, &mut op.u)
+    run(vcpu, &target, &mut op.u)
 }
 
 /// Describes the domain that is asked for, or the next one that there is.

@@ -61,8 +61,9 @@ fn shutdown(vcpu: &Vcpu, reason: ShutdownReason) -> Result<i64> {
     if reason == ShutdownReason::CRASH {
         log::error!("d{}v{}: {}", vcpu.domid.0, vcpu.id.0, crash::Reason::Requested);
     }
-    domain.shut_down(reason);
-    crash::ended(domain, reason);
+    if let Some(reason) = domain.shut_down(reason) {
+        crash::ended(domain, reason);
+    }
     Ok(0)
 }
 

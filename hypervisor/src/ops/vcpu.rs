@@ -68,7 +68,9 @@ pub fn vcpu_op(vcpu: &Vcpu, args: &Args) -> Outcome {
     let op = VcpuOp(args[0] as u32);
     let arg = args[2];
     match mmu::vcpu_of(vcpu.domain(), args[1] & 0xffff_ffff) {
-        Ok(target) if op == VcpuOp::INITIALISE => initialise::from_guest(target, GuestPtr::new(arg)),
+        Ok(target) if op == VcpuOp::INITIALISE => {
+            Outcome::or_again(initialise::from_guest(target, GuestPtr::new(arg)), args)
+        }
         Ok(target) => {
             find(vcpu, HypercallNr::VCPU_OP, &OPS, u64::from(op.0)).and_then(|run| run(vcpu, target, arg)).into()
         }
@@ -95,8 +97,9 @@ fn down(target: &Vcpu) -> Result<i64> {
     let others = domain.vcpus.iter().any(|v| v.id != target.id && !v.status.down.load(SeqCst));
     if !others {
         use hypercalls::sched::ShutdownReason;
-        domain.shut_down(ShutdownReason::POWEROFF);
-        crate::crash::ended(domain, ShutdownReason::POWEROFF);
+        if let Some(reason) = domain.shut_down(ShutdownReason::POWEROFF) {
+            crate::crash::ended(domain, reason);
+        }
         return Ok(0);
     }
     if !target.status.down.swap(true, SeqCst) {

@@ -76,7 +76,16 @@ impl Guest {
     /// # Errors
     /// What creating a domain or validating its tables says.
     pub fn build(config: Config) -> Result<Self, Errno> {
-        let domain = create::domain(config)?;
+        let guest = Self::furnish(create::domain(config)?)?;
+        guest.start()?;
+        Ok(guest)
+    }
+
+    /// Gives a domain its memory and the tables in it, which nothing has validated yet.
+    ///
+    /// # Errors
+    /// What giving it memory says.
+    pub fn furnish(domain: Arc<Domain>) -> Result<Self, Errno> {
         let mut p2m = Vec::new();
         for pfn in 0..FRAMES {
             let mfn = domain.account.populate(0, buddy::ANYWHERE)?;
@@ -85,8 +94,12 @@ impl Guest {
         }
         let guest = Self { domain, p2m };
         guest.write_tables();
-        guest.start()?;
         Ok(guest)
+    }
+
+    /// Takes a domain that has no memory.
+    pub fn furnish_nothing(domain: Arc<Domain>) -> Self {
+        Self { domain, p2m: Vec::new() }
     }
 
     fn write_tables(&self) {

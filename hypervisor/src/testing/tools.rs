@@ -2,15 +2,20 @@
 //! dom0's tools on the hosted machine: their hypercalls, with arguments and buffers in dom0's memory.
 
 use hypercalls::domctl::{Domctl, DomctlCmd, XEN_DOMCTL_INTERFACE_VERSION};
+use hypercalls::domctl_args::{CreateDomain, DomctlVcpuContext, MaxMem, MaxVcpus};
 use hypercalls::sysctl::{Sysctl, SysctlCmd, XEN_SYSCTL_INTERFACE_VERSION};
-use hypercalls::{DomId, Errno, GuestPtr, HypercallNr, VcpuId};
+use hypercalls::vcpu::VGCF_ONLINE;
+use hypercalls::{DomId, Errno, GuestPtr, HypercallNr, VcpuGuestContext, VcpuId};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::guest::{self, args_of, va};
+use super::guest::{self, Guest, args_of, va};
+use super::vcpus;
 use super::world::World;
 
 /// Where the argument of a call lies: the first page for arguments of a vCPU 0.
 pub const ARGUMENT: u64 = va(args_of(VcpuId(0)));
+/// Where large buffers may lie: two pages that nothing else needs.
+pub const CONTEXT: u64 = va(40);
 /// Where buffers may lie: the second one.
 pub const BUFFER: u64 = va(args_of(VcpuId(0)) + 1);
 
@@ -90,4 +95,59 @@ where
     op.u.put(argument);
     let (result, back) = raw(world, HypercallNr::DOMCTL, &op);
     answer(result, back.u.get())
+}
+
+/// What tools say of the domain that [`create`] makes.
+pub fn wanted() -> CreateDomain {
+    CreateDomain {
+        handle: *b"a name for tests",
+        max_vcpus: 2,
+        max_evtchn_port: 1023,
+        max_grant_frames: -1,
+        max_maptrack_frames: -1,
+        grant_opts: 2,
+        ..CreateDomain::default()
+    }
+}
+
+/// Creates a domain; returns its number.
+///
+/// # Errors
+/// The call's.
+pub fn create(world: &mut World, number: u16, wanted: &CreateDomain) -> Result<u16, Errno> {
+    let mut op = domctl_op(DomctlCmd::CREATEDOMAIN, number);
+    op.u.put(wanted);
+    let (result, back) = raw(world, HypercallNr::DOMCTL, &op);
+    answer(result, back.domain.0)
+}
+
+/// Sets a vCPU's state, `None` for none; the state lies where buffers do, and in the page behind.
+///
+/// # Errors
+/// The call's.
+pub fn set_context(world: &mut World, id: u16, vcpu: u32, context: Option<&VcpuGuestContext>) -> Result<(), Errno> {
+    let at = if context.is_some() { CONTEXT } else { 0 };
+    if let Some(context) = context {
+        assert!(guest::write(at, context.as_bytes()), "the pages are mapped");
+    }
+    let a = DomctlVcpuContext { vcpu, ctxt: GuestPtr::new(at), ..DomctlVcpuContext::default() };
+    domctl(world, DomctlCmd::SETVCPUCONTEXT, id, &a).map(|_| ())
+}
+
+/// Creates a domain with memory and tables, as tools do, and lets it run. It is the world's last guest.
+///
+/// # Errors
+/// The calls'.
+pub fn build(world: &mut World, wanted: &CreateDomain) -> Result<u16, Errno> {
+    let id = create(world, 0, wanted)?;
+    domctl(world, DomctlCmd::MAX_VCPUS, id, &MaxVcpus { max: wanted.max_vcpus })?;
+    let max_memkb = guest::FRAMES as u64 * 4;
+    domctl(world, DomctlCmd::MAX_MEM, id, &MaxMem { max_memkb })?;
+    let domain = crate::domain::find(DomId(id)).ok_or(Errno::ESRCH)?;
+    world.guests.push(Guest::furnish(domain)?);
+    let mut context = world.guests.last().map(|guest| vcpus::context(guest, VcpuId(0))).ok_or(Errno::ESRCH)?;
+    context.flags |= VGCF_ONLINE;
+    set_context(world, id, 0, Some(&context))?;
+    domctl(world, DomctlCmd::UNPAUSEDOMAIN, id, &0u64)?;
+    Ok(id)
 }

@@ -31,14 +31,19 @@ pub(super) fn trap_table() -> Vec<TrapInfo> {
 
 /// The state in which a guest's second vCPU starts.
 pub(super) fn second_context(guest: &Guest) -> Box<VcpuGuestContext> {
+    context(guest, VcpuId(1))
+}
+
+/// A state in which one of a guest's vCPUs can start: everything in place, and down.
+pub fn context(guest: &Guest, vcpu: VcpuId) -> Box<VcpuGuestContext> {
     let mut context = Box::new(VcpuGuestContext::new_zeroed());
     context.flags = VGCF_IN_KERNEL;
     context.user_regs.rip = HANDLER;
-    context.user_regs.rsp = stack_of(VcpuId(1));
+    context.user_regs.rsp = stack_of(vcpu);
     context.user_regs.cs = FLAT_RING3_CS64;
     context.user_regs.ss = FLAT_RING3_SS64;
     context.kernel_ss = u64::from(FLAT_RING3_SS64);
-    context.kernel_sp = stack_of(VcpuId(1));
+    context.kernel_sp = stack_of(vcpu);
     context.ctrlreg[1] = guest.p2m[TABLES[4]].maddr().0;
     context.ctrlreg[3] = guest.p2m[TABLES[0]].maddr().0;
     context.event_callback_eip = HANDLER;

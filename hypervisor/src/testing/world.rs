@@ -23,7 +23,7 @@ use super::vcpus;
 use super::{audit, end};
 use crate::construct::{self, Dom0, Failure};
 use crate::cpus::Present;
-use crate::create::Config;
+use crate::create::{Config, Tools};
 use crate::emulate::io::PortSet;
 use crate::grants::Limits;
 use crate::io_rights::{IoRights, message_range};
@@ -105,6 +105,7 @@ impl World {
                 max_port: u32::MAX,
                 io: if n == 0 { dom0_rights() } else { IoRights::none() },
                 grants: Limits::DEFAULT,
+                tools: Tools::default(),
             };
             Guest::build(config).expect("the machine has memory, and the tables are valid")
         });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arch::hosted::Machine;
 use hypercalls::event::{EvtchnStat, FIFO_NR_CHANNELS};
 use hypercalls::{DomId, Errno, VcpuId, Virq};
-use hypervisor::create::{self, Config};
+use hypervisor::create::{self, Config, Tools};
 use hypervisor::domain::Domain;
 use hypervisor::events::{self, State};
 use hypervisor::grants::Limits;
@@ -27,7 +27,8 @@ fn domains(max_ports: &[u32], vcpus: u32) -> (Machine, Vec<Arc<Domain>>) {
     let new = |(n, max_port): (u16, &u32)| {
         let (id, max_port) = (DomId(n), *max_port);
         let (io, grants) = (IoRights::none(), Limits::DEFAULT);
-        create::domain(Config { id, privileged: n == 0, vcpus, max_pages: 256, max_port, io, grants })
+        let (privileged, max_pages, tools) = (n == 0, 256, Tools::default());
+        create::domain(Config { id, privileged, vcpus, max_pages, max_port, io, grants, tools })
             .expect("the machine has memory")
     };
     let all = (0..).zip(max_ports).map(new).collect();

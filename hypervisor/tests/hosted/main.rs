@@ -6,6 +6,7 @@ mod channels;
 mod continuations;
 mod grants;
 mod interrupts;
+mod life;
 mod messages;
 mod pair;
 mod platform;

@@ -30,9 +30,10 @@ fn flags(domain: &Domain) -> u32 {
         (XEN_DOMINF_DYING, domain.dying.load(Relaxed)),
         (XEN_DOMINF_SHUTDOWN, shut_down),
         (XEN_DOMINF_PAUSED, domain.controller_pauses.load(Relaxed) != 0),
+        (XEN_DOMINF_XS_DOMAIN, domain.serves_store),
     ];
-    // There is no reason yet, as long as it runs.
-    let reason = if shut_down { domain.shutdown_code.load(Relaxed) } else { XEN_DOMINF_SHUTDOWNMASK };
+    // All ones as long as there is none.
+    let reason = domain.shutdown_code.load(Relaxed) & XEN_DOMINF_SHUTDOWNMASK;
     set.iter().filter(|(_, is_so)| *is_so).fold(reason << XEN_DOMINF_SHUTDOWNSHIFT, |all, (flag, _)| all | flag)
 }
 
@@ -48,7 +49,9 @@ pub fn of(domain: &Domain) -> GetDomainInfo {
         cpu_time: domain.vcpus.iter().map(run_time).sum(),
         nr_online_vcpus: domain.vcpus.iter().filter(|v| !v.status.down.load(Relaxed)).count() as u32,
         max_vcpu_id: (domain.vcpus.len() as u32).wrapping_sub(1),
+        handle: *domain.handle.lock(),
         cpupool: 0,
+        arch_config: domain.arch,
         ..GetDomainInfo::default()
     }
 }

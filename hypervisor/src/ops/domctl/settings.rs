@@ -4,7 +4,7 @@
 use core::sync::atomic::Ordering::SeqCst;
 
 use hypercalls::domctl_args::*;
-use hypercalls::{Errno, Payload, Result};
+use hypercalls::{Errno, Mfn, Payload, Result};
 
 use crate::domain::Domain;
 use crate::ops::bitmap;
@@ -14,7 +14,7 @@ use crate::time;
 use crate::vcpu::Vcpu;
 
 /// Refuses what a domain cannot do to itself.
-fn not_self(vcpu: &Vcpu, domain: &Domain) -> Result<()> {
+pub(super) fn not_self(vcpu: &Vcpu, domain: &Domain) -> Result<()> {
     if vcpu.domid == domain.id { Err(Errno::EINVAL) } else { Ok(()) }
 }
 
@@ -28,6 +28,37 @@ pub(super) fn pause(vcpu: &Vcpu, domain: &Domain, _: &mut Payload) -> Result<Ans
 /// Takes one pause back.
 pub(super) fn unpause(_: &Vcpu, domain: &Domain, _: &mut Payload) -> Result<Answer> {
     domain.unpause_by_controller()?;
+    Ok(Answer::Nothing)
+}
+
+/// Lets a domain go on that has shut down.
+pub(super) fn resume(vcpu: &Vcpu, domain: &Domain, _: &mut Payload) -> Result<Answer> {
+    not_self(vcpu, domain)?;
+    domain.resume();
+    Ok(Answer::Nothing)
+}
+
+/// Makes the vCPUs: all are there since the domain was created, so only their number is looked at.
+pub(super) fn max_vcpus(vcpu: &Vcpu, domain: &Domain, payload: &mut Payload) -> Result<Answer> {
+    let a: MaxVcpus = payload.get();
+    not_self(vcpu, domain)?;
+    if a.max as usize == domain.vcpus.len() { Ok(Answer::Nothing) } else { Err(Errno::EINVAL) }
+}
+
+/// Gives a domain another name among tools.
+pub(super) fn set_handle(_: &Vcpu, domain: &Domain, payload: &mut Payload) -> Result<Answer> {
+    let a: SetDomainHandle = payload.get();
+    *domain.handle.lock() = a.handle;
+    Ok(Answer::Nothing)
+}
+
+/// Fills a page of a domain with the stubs that its kernel calls.
+pub(super) fn hypercall_page(_: &Vcpu, domain: &Domain, payload: &mut Payload) -> Result<Answer> {
+    let a: HypercallInit = payload.get();
+    let mfn = Mfn(a.gmfn);
+    // One that is there and cannot be written is another mistake.
+    mm::PageRef::get(mfn, domain.id).ok_or(Errno::EINVAL)?;
+    crate::hypercall_page::fill(domain, mfn).map_err(|_| Errno::EPERM)?;
     Ok(Answer::Nothing)
 }
 
@@ -93,6 +124,10 @@ pub(super) fn set_address_size(_: &Vcpu, _: &Domain, payload: &mut Payload) -> R
     }
 }
 
+/// The machine's time-stamp counter if it is good enough, else an emulated one.
+const TSC_DEFAULT: u32 = 0;
+/// An emulated one.
+const TSC_EMULATED: u32 = 1;
 /// The machine's time-stamp counter, as it is.
 const TSC_NATIVE: u32 = 2;
 
@@ -106,6 +141,20 @@ pub(super) fn tsc(vcpu: &Vcpu, domain: &Domain, payload: &mut Payload) -> Result
         ..TscInfo::default()
     });
     Ok(Answer::Back)
+}
+
+/// Sets how a domain sees the time-stamp counter: as it is, which is what the first mode comes to on a machine whose counter
+/// is steady, unless it is to seem to have another frequency.
+pub(super) fn set_tsc(vcpu: &Vcpu, domain: &Domain, payload: &mut Payload) -> Result<Answer> {
+    let a: TscInfo = payload.get();
+    not_self(vcpu, domain)?;
+    let khz = u32::try_from(arch::time::scale().khz).unwrap_or(u32::MAX);
+    match a.tsc_mode {
+        TSC_NATIVE => Ok(Answer::Nothing),
+        TSC_DEFAULT if a.gtsc_khz == 0 || a.gtsc_khz == khz => Ok(Answer::Nothing),
+        TSC_DEFAULT | TSC_EMULATED => Err(Errno::EOPNOTSUPP),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// Says on which nodes a domain's memory would best be: there is one.

@@ -11,7 +11,7 @@ use mm::hosted::{peek, poke};
 use mm::{PageRef, buddy, m2p};
 
 use super::{Args, Domain, Outcome, mmu_update, mmuext_op, update_va_mapping_otherdomain};
-use crate::create::{self, Config};
+use crate::create::{self, Config, Tools};
 use crate::grants::Limits;
 use crate::io_rights::IoRights;
 use crate::mmu::{Frames, frames_of};
@@ -41,6 +41,7 @@ fn domain(id: DomId, privileged: bool) -> Arc<Domain> {
         max_port: 1023,
         io: IoRights::none(),
         grants: Limits::DEFAULT,
+        tools: Tools::default(),
     };
     create::domain(config).expect("a new number and enough memory")
 }
