@@ -17,6 +17,7 @@ use hypercalls::shared_info::{XEN_LEGACY_MAX_VCPUS, shared_offset};
 use hypercalls::{DomId, Errno, Maddr, Result, VcpuId, VcpuInfo};
 use mm::{Account, Lock, PageTables, Share};
 
+use crate::cpu_policy::CpuPolicy;
 use crate::current::DomainRef;
 use crate::domain::{self, Domain};
 use crate::events::Events;
@@ -197,7 +198,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
         pollers: AtomicU64::new(0),
         assist: AtomicU64::new(0),
         io: config.io,
-        cpuid: host::policy(config.privileged),
+        cpuid: CpuPolicy::new(host::policy(config.privileged)),
         latches: Lock::new(rank::LATCHES, Latches::default()),
         time_offset: AtomicU64::new(0),
         pause_count: AtomicU32::new(pauses),

@@ -15,6 +15,7 @@ use hypercalls::vm_assist::VmAssistType;
 use hypercalls::{DomId, Errno, Result, VcpuId};
 use mm::{Account, Lock, PageTables, PtCtx};
 
+use crate::cpu_policy::CpuPolicy;
 use crate::events::Events;
 use crate::grace::{Node, Published};
 use crate::grants::Grants;
@@ -61,7 +62,7 @@ pub struct Domain {
     /// Ports and machine frames that it may use.
     pub io: IoRights,
     /// What CPUID tells it.
-    pub cpuid: crate::emulate::cpuid::Policy,
+    pub cpuid: CpuPolicy,
     /// What it wrote to ports whose value is kept for it.
     pub latches: Lock<Latches>,
     /// Offset of its wall clock, in seconds.
@@ -144,6 +145,7 @@ impl Domain {
     pub fn unpause_by_controller(&self) -> Result<()> {
         let fewer = |pauses: u32| pauses.checked_sub(1);
         self.controller_pauses.fetch_update(SeqCst, SeqCst, fewer).map_err(|_| Errno::EINVAL)?;
+        self.cpuid.get();
         self.unpause();
         Ok(())
     }

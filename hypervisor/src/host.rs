@@ -3,7 +3,7 @@
 
 use spin::once::Once;
 
-use crate::emulate::cpuid::{Config, Policy};
+use crate::emulate::cpuid::{Config, Leaf, Policy, TscInfo, leaves};
 use crate::emulate::msr::HostMsrs;
 use crate::shared::SharedFrame;
 use crate::topology::Topology;
@@ -35,24 +35,22 @@ pub fn topology() -> &'static Topology {
     TOPOLOGY.call_once(|| Topology::new(arch::features::cpuid))
 }
 
-/// Returns words of CPUID's feature bits, in the order in which the tools show them: leaves 1 (EDX, ECX), 0x80000001
-/// (EDX, ECX), 0xd subleaf 1 (EAX), 7 (EBX, ECX), 0x80000007 (EDX).
-pub fn capabilities() -> [u32; 8] {
-    let leaf = arch::features::cpuid;
-    let (max, extended_max) = (leaf(0, 0)[0], leaf(0x8000_0000, 0)[0]);
-    let basic = |number, sub| if number <= max { leaf(number, sub) } else { [0; 4] };
-    let extended = |number| if number <= extended_max { leaf(number, 0) } else { [0; 4] };
-    let [_, _, c1, d1] = basic(1, 0);
-    let [_, _, ce1, de1] = extended(0x8000_0001);
-    let [_, b7, c7, _] = basic(7, 0);
-    [d1, c1, de1, ce1, basic(0xd, 1)[0], b7, c7, extended(0x8000_0007)[3]]
+/// Returns a leaf of the machine's CPUID, empty where there is none.
+pub fn leaf(number: u32, subleaf: u32) -> Leaf {
+    let last = arch::features::cpuid(number & 0x8000_0000, 0)[0];
+    if number <= last { arch::features::cpuid(number, subleaf) } else { [0; 4] }
 }
 
-/// Makes the CPUID policy of a domain.
-pub fn policy(hardware_domain: bool) -> Policy {
+/// Returns words of CPUID's feature bits, in the order in which the tools show them.
+pub fn capabilities() -> [u32; 8] {
+    leaves::featureset(leaf, 0).first_chunk().copied().unwrap_or_default()
+}
+
+/// Returns what the hypervisor can do for a domain, of which tools may want less.
+pub fn cpuid_config(hardware_domain: bool) -> Config {
     let features = arch::features::get();
-    let scale = arch::time::scale();
-    let config = Config {
+    let stable = arch::time::tsc_is_stable();
+    Config {
         hardware_domain,
         maddr_width: features.maddr_bits as u8,
         xcr0: features.xcr0,
@@ -60,10 +58,22 @@ pub fn policy(hardware_domain: bool) -> Policy {
         ibpb: false,
         breakpoint_masks: false,
         arch_caps: None,
-        invariant_tsc: arch::time::tsc_is_stable(),
-        tsc: crate::emulate::cpuid::TscInfo::native(&scale, arch::time::tsc_is_stable()),
-    };
-    Policy::new(arch::features::cpuid, &config)
+        invariant_tsc: stable,
+        tsc: TscInfo::native(&arch::time::scale(), stable),
+    }
+}
+
+/// Makes the CPUID policy of a domain for which tools want nothing else.
+pub fn policy(hardware_domain: bool) -> Policy {
+    // Other domains may be moved, to where the counter has another rate.
+    let mut config = cpuid_config(hardware_domain);
+    config.invariant_tsc &= hardware_domain;
+    Policy::new(leaf, &config)
+}
+
+/// Makes the CPUID policy that has all that a domain besides dom0 can have.
+pub fn most_policy() -> Policy {
+    Policy::new(leaf, &cpuid_config(false))
 }
 
 /// Returns the `vcpu_info` of vCPUs that have none yet: nothing pending, upcalls masked.

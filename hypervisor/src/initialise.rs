@@ -92,7 +92,7 @@ fn is_unchanged(target: &Vcpu, from: &VcpuGuestContext) -> bool {
 /// debug registers.
 pub fn set(target: &Vcpu, from: &VcpuGuestContext) -> Result<()> {
     check(target, from)?;
-    let cr4 = crdr::guest_cr4(from.ctrlreg[4], &target.domain().cpuid, arch::cpu::host_cr4());
+    let cr4 = crdr::guest_cr4(from.ctrlreg[4], &target.domain().cpuid.now(), arch::cpu::host_cr4());
     let debug = debug_registers(from, cr4)?;
     if !target.status.initialised.load(SeqCst) {
         if from.flags & VGCF_IN_KERNEL == 0 && from.ctrlreg[1] == 0 {

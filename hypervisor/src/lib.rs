@@ -15,6 +15,7 @@ pub mod bounce;
 pub mod builder;
 pub mod console;
 pub mod construct;
+pub mod cpu_policy;
 pub mod cpus;
 pub mod crash;
 pub mod create;

@@ -163,13 +163,13 @@ fn set_edx_eax(regs: &mut Regs, value: u64) {
 
 fn cr_view(vcpu: &Vcpu) -> CrView<'_> {
     CrView {
-        policy: &vcpu.domain().cpuid,
+        policy: vcpu.domain().cpuid.get(),
         host_cr0: arch::cpu::guest_cr0(),
         host_cr4: arch::cpu::host_cr4(),
         task_switched: vcpu.ts.load(Relaxed),
         cr2: vcpu.cr2.load(Relaxed),
         kernel_base: vcpu.kernel_mfn(),
-        cr4: crdr::guest_cr4(vcpu.cr4.load(Relaxed), &vcpu.domain().cpuid, arch::cpu::host_cr4()),
+        cr4: crdr::guest_cr4(vcpu.cr4.load(Relaxed), vcpu.domain().cpuid.get(), arch::cpu::host_cr4()),
     }
 }
 
@@ -195,7 +195,7 @@ fn write_cr(vcpu: &Vcpu, cr: Cr, value: u64) -> Done {
 
 fn msr_view(vcpu: &Vcpu) -> MsrView<'_> {
     MsrView {
-        policy: &vcpu.domain().cpuid,
+        policy: vcpu.domain().cpuid.get(),
         host: crate::host::msrs(),
         boot_vcpu: vcpu.id.0 == 0,
         tsc_aux: vcpu.tsc_aux.load(Relaxed),
@@ -262,7 +262,7 @@ fn write_msr(vcpu: &Vcpu, regs: &mut Regs) -> Done {
 
 fn set_xcr(vcpu: &Vcpu, regs: &mut Regs) -> Done {
     let value = regs.rax & 0xffff_ffff | regs.rdx << 32;
-    let allowed = vcpu.domain().cpuid.xcr0() & arch::features::get().xcr0;
+    let allowed = vcpu.domain().cpuid.get().xcr0() & arch::features::get().xcr0;
     if regs.rcx as u32 != 0 || !crdr::xcr0_ok(value, allowed) {
         return Err(REFUSED);
     }
@@ -280,7 +280,7 @@ fn cpuid(vcpu: &Vcpu, regs: &mut Regs, forced: bool) {
         cr4: vcpu.cr4.load(Relaxed),
         xcr0: vcpu.xcr0.load(Relaxed),
     };
-    let [a, b, c, d] = vcpu.domain().cpuid.lookup(regs.rax as u32, regs.rcx as u32, &dynamic);
+    let [a, b, c, d] = vcpu.domain().cpuid.get().lookup(regs.rax as u32, regs.rcx as u32, &dynamic);
     Gpr::Rax.set(regs, u64::from(a));
     Gpr::Rbx.set(regs, u64::from(b));
     Gpr::Rcx.set(regs, u64::from(c));

@@ -27,6 +27,8 @@ pub const EVENT_QUEUE: u8 = 17;
 pub const MAPTRACK: u8 = 17;
 /// A domain's grant table.
 pub const GRANTS: u8 = 18;
+/// What CPUID tells a domain.
+pub const CPU_POLICY: u8 = 19;
 /// Run queues.
 pub const SCHEDULE: u8 = 24;
 /// A vCPU's saved state.

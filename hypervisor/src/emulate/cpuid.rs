@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a 64-bit PV guest sees through CPUID.
 //!
-//! A [`Policy`] is computed once from the host's leaves; a leaf, a field or a feature bit that is not listed reads as
-//! zero. What the guest sees afterwards depends on the policy and on its own state alone, never on live hardware.
+//! A [`Policy`] is computed once from the host's leaves, or from leaves that tools want and the host can give
+//! ([`leaves`]); a leaf, a field or a feature bit that is not listed reads as zero. What the guest sees afterwards depends on the policy and on its own state alone, never on live hardware.
 
 pub mod features;
 mod hypervisor;
+pub mod leaves;
 #[cfg(test)]
 mod tests;
 mod xstate;
@@ -113,6 +114,11 @@ pub struct Policy {
 impl Policy {
     /// Computes the policy from the host's leaves: `host(leaf, subleaf)`.
     pub fn new(host: impl Fn(u32, u32) -> Leaf, config: &Config) -> Self {
+        Self::within(host, config, None)
+    }
+
+    /// The same, without what another policy does not have.
+    fn within(host: impl Fn(u32, u32) -> Leaf, config: &Config, limit: Option<&Self>) -> Self {
         let leaf0 = host(0, 0);
         let leaf1 = host(1, 0);
         let host_ecx = Leaf1Ecx::from_bits_truncate(leaf1[C]);
@@ -133,6 +139,9 @@ impl Policy {
         policy.take_basic(&host, leaf0, leaf1);
         policy.take_structured(&host, leaf0[A], config);
         policy.take_extended(&host, config);
+        if let Some(limit) = limit {
+            policy.restrict(limit);
+        }
         policy.drop_dependants(&host, config.xcr0);
         policy
     }

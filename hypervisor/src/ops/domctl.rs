@@ -7,6 +7,7 @@
 mod create;
 pub mod info;
 mod pages;
+mod policy;
 mod settings;
 mod state;
 mod vcpus;
@@ -95,8 +96,8 @@ pub static OPS: [SubOp<Run>; 87] = {
     t[78] = refused("psr_alloc", Errno::ENODEV);
     t[79] = absent("soft_reset");
     t[81] = absent("vuart_op");
-    t[82] = absent("get_cpu_policy");
-    t[83] = absent("set_cpu_policy");
+    t[82] = sub("get_cpu_policy", policy::get);
+    t[83] = sub("set_cpu_policy", policy::set);
     t[84] = refused("vmtrace_op", Errno::EOPNOTSUPP);
     t[85] = refused("get_paging_mempool_size", Errno::EOPNOTSUPP);
     t[86] = refused("set_paging_mempool_size", Errno::EOPNOTSUPP);
@@ -118,10 +119,7 @@ fn run(vcpu: &Vcpu, arg: GuestPtr<Domctl>) -> Result<i64> {
         DomctlCmd::GETDOMAININFO => next_info(vcpu, &mut op)?,
         _ => on_domain(vcpu, &mut op)?,
     };
-    if answer == Answer::Back {
-        guest::write(arg, &op)?;
-    }
-    Ok(0)
+    super::sysctl::answer(answer, arg, &op)
 }
 
 fn on_domain(vcpu: &Vcpu, op: &mut Domctl) -> Result<Answer> {

@@ -2,27 +2,31 @@
 //! `sysctl`: what tools ask about the whole machine, and how they steer it.
 //!
 //! The argument is read once, whole. A sub-operation works on that copy of its union and says whether it goes back to the
-//! caller: it does when there is something to tell, and only on success.
+//! caller: it does when there is something to tell, on success and with a few errors.
 
 mod console;
 mod machine;
+pub(super) mod policy;
 mod pool;
 mod topology;
 
 use hypercalls::sysctl::{Sysctl, XEN_SYSCTL_INTERFACE_VERSION};
 use hypercalls::{Errno, GuestPtr, HypercallNr, Payload, Result};
+use zerocopy::{Immutable, IntoBytes};
 
 use crate::dispatch::{Args, Outcome, SubOp, absent, find, refused, sub};
 use crate::guest;
 use crate::vcpu::Vcpu;
 
-/// What becomes of the argument after a success.
+/// What becomes of the argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It is written back.
     Back,
     /// It stays as it is.
     Nothing,
+    /// It is written back, and says more of an error.
+    Failed(Errno),
 }
 
 /// What runs a sub-operation.
@@ -56,9 +60,9 @@ pub static OPS: [SubOp<Run>; 30] = {
     t[22] = sub("pcitopoinfo", topology::devices);
     t[23] = refused("psr_alloc", Errno::ENODEV);
     t[25] = sub("get_cpu_levelling_caps", machine::levelling_caps);
-    t[26] = absent("get_cpu_featureset");
+    t[26] = sub("get_cpu_featureset", policy::featureset);
     t[27] = absent("livepatch_op");
-    t[29] = absent("get_cpu_policy");
+    t[29] = sub("get_cpu_policy", policy::of_machine);
     t
 };
 
@@ -76,10 +80,15 @@ fn run(vcpu: &Vcpu, arg: GuestPtr<Sysctl>) -> Result<i64> {
         return Err(Errno::EPERM);
     }
     let run = find(vcpu, HypercallNr::SYSCTL, &OPS, u64::from(op.cmd.0))?;
-    if run(vcpu, &mut op.u)? == Answer::Back {
-        guest::write(arg, &op)?;
+    answer(run(vcpu, &mut op.u)?, arg, &op)
+}
+
+/// Ends a call with what becomes of its argument.
+pub(super) fn answer<T: IntoBytes + Immutable>(answer: Answer, arg: GuestPtr<T>, op: &T) -> Result<i64> {
+    if answer != Answer::Nothing {
+        guest::write(arg, op)?;
     }
-    Ok(0)
+    if let Answer::Failed(error) = answer { Err(error) } else { Ok(0) }
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ const QEMU64: Recorded = &[
 ];
 
 /// An Intel server with everything: all feature bits set.
-fn everything(leaf: u32, subleaf: u32) -> Leaf {
+pub(super) fn everything(leaf: u32, subleaf: u32) -> Leaf {
     match (leaf, subleaf) {
         (0, _) => [0x20, 0x756e_6547, 0x6c65_746e, 0x4965_6e69],
         (1, _) => [0xffff_ffff; 4],
@@ -79,7 +79,7 @@ fn recorded(of: Recorded) -> impl Fn(u32, u32) -> Leaf {
     move |leaf, subleaf| of.iter().find(|(l, s, _)| (*l, *s) == (leaf, subleaf)).map_or(EMPTY, |(_, _, regs)| *regs)
 }
 
-const CONFIG: Config = Config {
+pub(super) const CONFIG: Config = Config {
     hardware_domain: false,
     maddr_width: 40,
     xcr0: u64::MAX,
@@ -104,6 +104,11 @@ const CONFIG: Config = Config {
 const USER: Dynamic = Dynamic { kernel_mode: false, forced: false, cr4: 0, xcr0: 3 };
 const FORCED: Dynamic = Dynamic { kernel_mode: true, forced: true, ..USER };
 const NATIVE: Dynamic = Dynamic { kernel_mode: true, ..USER };
+
+/// The machines that were recorded.
+pub(super) fn recorded_hosts() -> [impl Fn(u32, u32) -> Leaf; 2] {
+    [recorded(MAX), recorded(QEMU64)]
+}
 
 fn hosts() -> [Policy; 3] {
     [Policy::new(recorded(MAX), &CONFIG), Policy::new(recorded(QEMU64), &CONFIG), Policy::new(everything, &CONFIG)]

@@ -3,6 +3,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
+use hypercalls::cpuid::CpuidLeaf;
 use hypercalls::domctl::{Domctl, DomctlCmd};
 use hypercalls::domctl_args::*;
 use hypercalls::{DomId, Errno, GuestPtr, HypercallNr};
@@ -162,5 +163,42 @@ fn frames_are_named_by_what_they_are() {
     assert_eq!(seen[..4], expected.map(u64::from));
     assert_eq!(seen[4..], [u64::from(XEN_DOMCTL_PFINFO_XTAB); 2]);
     assert_eq!(domctl(&mut world, DomctlCmd::GETPAGEFRAMEINFO3, 1, &list(1025)), Err(Errno::E2BIG));
+    world.finish();
+}
+
+#[test]
+fn a_policy_is_set_until_the_domain_runs() {
+    let mut world = world();
+    let policy = |nr_leaves, leaves, nr_msrs, msrs| DomctlCpuPolicy {
+        leaves: GuestPtr::new(leaves),
+        msrs: GuestPtr::new(msrs),
+        nr_leaves,
+        nr_msrs,
+        ..DomctlCpuPolicy::default()
+    };
+    let (get, set) = (DomctlCmd::GET_CPU_POLICY, DomctlCmd::SET_CPU_POLICY);
+    let sizes = domctl(&mut world, get, 1, &policy(0, 0, 0, 0)).expect("the domain is there");
+    assert_eq!((sizes.nr_leaves, sizes.nr_msrs), (120, 2));
+    assert_eq!(domctl(&mut world, get, 1, &policy(3, BUFFER, 0, 0)), Err(Errno::ENOBUFS));
+    let msrs = BUFFER + 120 * 24;
+    let all = domctl(&mut world, get, 1, &policy(120, BUFFER, 2, msrs)).expect("there is room");
+    assert_eq!((read::<CpuidLeaf>(BUFFER).leaf, all.nr_msrs), (0, 2));
+    assert_eq!(domctl(&mut world, set, 0, &policy(0, 0, 0, 0)), Err(Errno::EINVAL), "not one's own");
+    assert_eq!(domctl(&mut world, set, 1, &policy(121, BUFFER, 0, 0)), Err(Errno::E2BIG));
+    let again = policy(all.nr_leaves, BUFFER, 2, msrs);
+    assert_eq!(domctl(&mut world, set, 1, &again).map(|_| ()), Ok(()), "nothing has looked at it yet");
+    // A leaf that there cannot be is named, with the error.
+    let wrong = CpuidLeaf { leaf: 0x4000_0001, ..CpuidLeaf::default() };
+    assert!(guest::write(BUFFER, wrong.as_bytes()));
+    let mut op = domctl_op(set, 1);
+    op.u.put(&policy(1, BUFFER, 0, 0));
+    let (result, back) = raw(&mut world, HypercallNr::DOMCTL, &op);
+    let told: DomctlCpuPolicy = back.u.get();
+    assert_eq!((result, told.err_leaf, told.err_subleaf), (Errno::ERANGE.to_ret(), 0x4000_0001, 0));
+    assert_eq!(told.err_msr, u32::MAX);
+    let pause = domctl_op(DomctlCmd::PAUSEDOMAIN, 1);
+    assert_eq!(raw(&mut world, HypercallNr::DOMCTL, &pause).0, 0);
+    assert_eq!(raw(&mut world, HypercallNr::DOMCTL, &domctl_op(DomctlCmd::UNPAUSEDOMAIN, 1)).0, 0);
+    assert_eq!(domctl(&mut world, set, 1, &policy(0, 0, 0, 0)).map(|_| ()), Err(Errno::EEXIST));
     world.finish();
 }

@@ -167,3 +167,42 @@ fn the_scheduler_and_its_pool() {
     assert_eq!(sched(other), Err(Errno::EINVAL));
     world.finish();
 }
+
+#[test]
+fn features_and_policies_of_the_machine() {
+    let mut world = world();
+    let ask = |index, nr_features, at| CpuFeatureset { index, nr_features, features: GuestPtr::new(at) };
+    let mut features = |a| {
+        let mut op = Sysctl { cmd: SysctlCmd::GET_CPU_FEATURESET, ..crate::testing::tools::sysctl_op(SysctlCmd(0)) };
+        op.u.put(&a);
+        let (result, back) = raw(&mut world, HypercallNr::SYSCTL, &op);
+        (result, back.u.get::<CpuFeatureset>().nr_features)
+    };
+    assert_eq!(features(ask(FeaturesetIndex::HOST, 0, 0)), (0, 18));
+    assert_eq!(features(ask(FeaturesetIndex::HOST, 20, BUFFER)), (0, 18));
+    let host = read_buffer::<[u32; 18]>();
+    assert_eq!(host[..8], crate::host::capabilities());
+    assert_eq!(features(ask(FeaturesetIndex::PV, 2, BUFFER)), (Errno::ENOBUFS.to_ret(), 2));
+    let words = read_buffer::<[u32; 3]>();
+    assert_eq!(words[0] & !host[0], 0);
+    assert_eq!(words[2], host[2], "what there is no room for stays");
+    assert_eq!(features(ask(FeaturesetIndex::HVM, 18, BUFFER)).0, Errno::EOPNOTSUPP.to_ret());
+    assert_eq!(features(ask(FeaturesetIndex(6), 18, BUFFER)).0, Errno::EINVAL.to_ret());
+
+    let ask = |index, nr_leaves, at| SysctlCpuPolicy {
+        index,
+        nr_leaves,
+        leaves: GuestPtr::new(at),
+        ..SysctlCpuPolicy::default()
+    };
+    let mut policy =
+        |a: SysctlCpuPolicy| sysctl(&mut world, SysctlCmd::GET_CPU_POLICY, &a).map(|a| (a.nr_leaves, a.nr_msrs));
+    assert_eq!(policy(ask(CpuPolicyIndex::PV_DEFAULT, 0, 0)), Ok((120, 2)));
+    let count = policy(ask(CpuPolicyIndex::PV_DEFAULT, 120, BUFFER)).expect("there is room").0;
+    assert!((20..120).contains(&count));
+    assert_eq!(policy(ask(CpuPolicyIndex::PV_MAX, count - 1, BUFFER)), Err(Errno::ENOBUFS));
+    assert_eq!(policy(ask(CpuPolicyIndex::HVM_MAX, 120, BUFFER)), Err(Errno::EOPNOTSUPP));
+    assert_eq!(policy(ask(CpuPolicyIndex(6), 120, BUFFER)), Err(Errno::EINVAL));
+    assert_eq!(policy(SysctlCpuPolicy { _rsvd: 1, ..ask(CpuPolicyIndex::RAW, 0, 0) }), Err(Errno::EINVAL));
+    world.finish();
+}
