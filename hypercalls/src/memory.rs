@@ -58,6 +58,9 @@ constants! { Constants {
     MEMF_POPULATE_ON_DEMAND(XENMEMF_populate_on_demand): u32 = 1 << 16,
     MEMF_EXACT_NODE_REQUEST(XENMEMF_exact_node_request): u32 = 1 << 17,
     MEMF_VNODE(XENMEMF_vnode): u32 = 1 << 18,
+    XENMAPSPACE_GMFN_RANGE(XENMAPSPACE_gmfn_range): u32 = 3,
+    XENMAPSPACE_GMFN_FOREIGN(XENMAPSPACE_gmfn_foreign): u32 = 4,
+    XENMEM_RDM_ALL(XENMEM_RDM_ALL): u32 = 1,
     RESOURCE_GRANT_TABLE_ID_SHARED(XENMEM_resource_grant_table_id_shared): u32 = 0,
     RESOURCE_GRANT_TABLE_ID_STATUS(XENMEM_resource_grant_table_id_status): u32 = 1,
 }}
@@ -131,6 +134,17 @@ record! {
         16 gpfn: u64,
     }
 
+    /// `add_to_physmap_batch`.
+    pub struct AddToPhysmapBatch = "struct xen_add_to_physmap_batch", 32 {
+        0 domid: DomId,
+        2 space: u16,
+        4 size: u16,
+        6 foreign_domid: DomId = "u.foreign_domid",
+        8 idxs: GuestPtr<u64>,
+        16 gpfns: GuestPtr<u64>,
+        24 errs: GuestPtr<i32>,
+    }
+
     /// `remove_from_physmap`.
     pub struct RemoveFromPhysmap = "struct xen_remove_from_physmap", 16 {
         0 domid: DomId,
@@ -171,6 +185,21 @@ record! {
         12 pad: u32,
         16 frame: u64,
         24 frame_list: GuestPtr<u64>,
+    }
+
+    /// A stretch of memory that a device needs.
+    pub struct ReservedDeviceMemory = "struct xen_reserved_device_memory", 16 {
+        0 start_pfn: u64,
+        8 nr_pages: u64,
+    }
+
+    /// `reserved_device_memory_map`.
+    pub struct ReservedDeviceMemoryMap = "struct xen_reserved_device_memory_map", 24 {
+        0 flags: u32,
+        4 nr_entries: u32,
+        8 buffer: GuestPtr<ReservedDeviceMemory>,
+        16 dev: u32 = "dev.pci",
+        20 _pad: u32,
     }
 
     /// One stretch of a vNUMA node's memory.

@@ -59,7 +59,7 @@ pub const MMU_UPDATE_PREEMPTED: u32 = 1 << 31;
 record! {
     /// One request of `mmu_update`.
     pub struct MmuUpdate = "struct mmu_update", 16 {
-        /// Machine address of the entry, the kind in its low two bits.
+        /// Machine address of the entry, the kind in its low three bits.
         0 ptr: u64,
         8 val: u64,
     }
@@ -78,11 +78,11 @@ record! {
 impl MmuUpdate {
     /// Returns what is asked for.
     pub const fn kind(&self) -> MmuUpdateKind {
-        MmuUpdateKind(self.ptr as u32 & 3)
+        MmuUpdateKind(self.ptr as u32 & 7)
     }
     /// Returns the machine address without the kind.
     pub const fn maddr(&self) -> crate::Maddr {
-        crate::Maddr(self.ptr & !3)
+        crate::Maddr(self.ptr & !7)
     }
 }
 

@@ -49,8 +49,9 @@ fn all_records() -> Vec<RecordRow> {
             GnttabUnmapAndReplace, GnttabSetVersion, GnttabGetStatusFrames, GnttabGetVersion,
             GnttabSwapGrantRef;
         memory: MemoryReservation, MemoryExchange, MemoryDomain, MachphysMfnList, MachphysMapping,
-            AddToPhysmap, RemoveFromPhysmap, MemoryMap, ForeignMemoryMap, PodTarget,
-            AcquireResource, Vmemrange, VnumaTopologyInfo;
+            AddToPhysmap, AddToPhysmapBatch, RemoveFromPhysmap, MemoryMap, ForeignMemoryMap,
+            PodTarget, AcquireResource, ReservedDeviceMemory, ReservedDeviceMemoryMap, Vmemrange,
+            VnumaTopologyInfo;
         mmu: MmuUpdate, MmuextOp;
         multicall: MulticallEntry;
         physdev: PhysdevEoi, PhysdevPirqEoiGmfn, PhysdevIrqStatusQuery, PhysdevSetIopl,

@@ -191,6 +191,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
         shared_frame,
         vcpus: parts.make(config.id, DomainRef::new(weak.as_ptr()), shared_info),
         account,
+        memory_map: Lock::new(rank::MEMORY_MAP, None),
         page_tables: Lock::new(rank::PAGE_TABLES, PageTables::new()),
         initialising: Lock::new(rank::INITIALISE, ()),
         events,

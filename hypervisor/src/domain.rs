@@ -10,6 +10,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use hypercalls::domctl_args::ArchDomainConfig;
+use hypercalls::memory::E820Entry;
 use hypercalls::sched::ShutdownReason;
 use hypercalls::vm_assist::VmAssistType;
 use hypercalls::{DomId, Errno, Result, VcpuId};
@@ -47,6 +48,8 @@ pub struct Domain {
     pub account: Arc<Account>,
     /// Taken around setting the state of a vCPU that is not initialised: nobody finds one half set.
     pub initialising: Lock<()>,
+    /// The map of its memory that its tools made; a kernel without one assumes the usual.
+    pub memory_map: Lock<Option<Arc<[E820Entry]>>>,
     /// Taken around changes to its page tables.
     pub page_tables: Lock<PageTables>,
     /// Its event channels.

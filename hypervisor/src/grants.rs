@@ -98,6 +98,17 @@ impl Grants {
         if count <= self.frames() { Ok(()) } else { self.table.write().grow(count) }
     }
 
+    /// Makes a table of version 2 so long that it has at least `count` frames of status words.
+    ///
+    /// # Errors
+    /// As [`Grants::grow`]; `EINVAL` for another version.
+    pub fn grow_status(&self, count: u32) -> Result<()> {
+        if self.version() != 2 || count > self.max_status_frames() {
+            return Err(Errno::EINVAL);
+        }
+        self.grow(table::frames_for_status(count))
+    }
+
     /// Returns a frame of the table.
     pub fn frame(&self, index: u32) -> Option<Mfn> {
         self.table.read().frame(index)

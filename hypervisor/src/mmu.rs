@@ -87,6 +87,15 @@ pub fn other_domain(vcpu: &Vcpu, id: DomId) -> Result<Option<Arc<Domain>>> {
     if vcpu.domain().privileged { Ok(Some(other)) } else { Err(Errno::EPERM) }
 }
 
+/// Checks that the domain exists that a call names, whoever may do what with it.
+///
+/// # Errors
+/// `ESRCH` when there is no such domain.
+pub fn existing(vcpu: &Vcpu, id: DomId) -> Result<()> {
+    let exists = id == DomId::SELF || id == vcpu.domid || domain::with(id, |_| ()).is_some();
+    if exists { Ok(()) } else { Err(Errno::ESRCH) }
+}
+
 /// Returns the CPUs on which the vCPUs of a guest's bitmap run now. Those that do not run have no translations: leaving a
 /// CPU flushes them.
 ///

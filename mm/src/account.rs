@@ -67,6 +67,8 @@ struct Pages {
     visited: List,
     owned: u64,
     maximum: u64,
+    /// Frames that are promised to the domain.
+    claim: u64,
     dying: bool,
     /// All frames were visited once; what is on `list` again lingers.
     visited_all: bool,
@@ -122,8 +124,8 @@ impl Account {
     /// # Errors
     /// As [`Account::open`].
     pub fn open_with(domid: DomId, maximum: u64, absent: Option<AbsentRule>) -> Result<Arc<Self>> {
-        let pages =
-            Pages { list: List::EMPTY, visited: List::EMPTY, owned: 0, maximum, dying: false, visited_all: false };
+        let (list, visited) = (List::EMPTY, List::EMPTY);
+        let pages = Pages { list, visited, owned: 0, maximum, claim: 0, dying: false, visited_all: false };
         let account = Arc::new(Self {
             domid,
             dirty: AtomicCpuMask::new(),
@@ -190,7 +192,40 @@ impl Account {
     }
     /// Lets the account take in no more frames, for good.
     pub fn begin_dying(&self) {
-        self.lock().dying = true;
+        let mut pages = self.lock();
+        pages.dying = true;
+        pages.drop_claim();
+    }
+    /// True when it takes in no more frames.
+    pub fn is_dying(&self) -> bool {
+        self.lock().dying
+    }
+    /// Promises the domain as many free frames as it needs to own `frames`; 0 takes the promise back. The promise shrinks
+    /// with each frame that is populated.
+    ///
+    /// # Errors
+    /// `EINVAL`: it owns as many already, may not own as many, has a promise already, or is dying; `ENOMEM`: there are not
+    /// as many that nobody else has claimed.
+    pub fn claim(&self, frames: u64) -> Result<()> {
+        let mut pages = self.lock();
+        if frames == 0 {
+            pages.drop_claim();
+            return Ok(());
+        }
+        pages.check_alive()?;
+        if pages.claim != 0 || frames <= pages.owned || frames > pages.maximum {
+            return Err(Errno::EINVAL);
+        }
+        let missing = frames - pages.owned;
+        if !buddy::claim(missing) {
+            return Err(Errno::ENOMEM);
+        }
+        pages.claim = missing;
+        Ok(())
+    }
+    /// Returns how many frames are promised to the domain still.
+    pub fn claimed(&self) -> u64 {
+        self.lock().claim
     }
 
     /// Allocates 2^`order` scrubbed frames for the domain.
@@ -198,14 +233,11 @@ impl Account {
     /// # Errors
     /// `ENOMEM`: no such block is free, or the domain would own too many; `EINVAL`: it is dying.
     pub fn populate(&self, order: u8, address_bits: u32) -> Result<Mfn> {
-        self.check_room(1 << order)?;
-        let mfn = buddy::alloc(order, address_bits).ok_or(Errno::ENOMEM)?;
+        let mfn = self.lock().allocate(order, address_bits)?;
+        buddy::flush(mfn, order);
         buddy::scrub(mfn, order);
         self.adopt(mfn, order).inspect_err(|_| buddy::free(mfn, order))?;
         Ok(mfn)
-    }
-    fn check_room(&self, frames: u64) -> Result<()> {
-        self.lock().check_room(frames)
     }
     /// Gives 2^`order` frames of the hypervisor's to the domain, as they are: the caller has scrubbed or filled them.
     ///
@@ -321,6 +353,17 @@ impl Pages {
             return Err(Errno::ENOMEM);
         }
         Ok(())
+    }
+    /// Takes frames for the domain from those that are free, as far as they are promised to it or to nobody.
+    fn allocate(&mut self, order: u8, address_bits: u32) -> Result<Mfn> {
+        self.check_room(1 << order)?;
+        let promised = self.claim.min(1 << order);
+        let mfn = buddy::alloc_claimed(order, address_bits, promised).ok_or(Errno::ENOMEM)?;
+        self.claim -= promised;
+        Ok(mfn)
+    }
+    fn drop_claim(&mut self) {
+        buddy::unclaim(core::mem::take(&mut self.claim));
     }
 }
 

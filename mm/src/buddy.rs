@@ -32,6 +32,8 @@ struct Buddy {
     /// For each zone, how many frames are free.
     free: [u64; ZONES],
     total: u64,
+    /// How many frames are promised to domains.
+    claimed: u64,
 }
 
 static BUDDY: Lock<Buddy> = Lock::new(rank::BUDDY, Buddy::new());
@@ -43,7 +45,7 @@ const fn zone_of(mfn: Mfn) -> usize {
 
 impl Buddy {
     const fn new() -> Self {
-        Self { heads: [[NONE; ORDERS]; ZONES], present: [0; ZONES], free: [0; ZONES], total: 0 }
+        Self { heads: [[NONE; ORDERS]; ZONES], present: [0; ZONES], free: [0; ZONES], total: 0, claimed: 0 }
     }
 
     fn link(&mut self, mfn: Mfn, frame: &Frame, order: u8) {
@@ -95,6 +97,18 @@ impl Buddy {
         if let Some(frame) = frame::get(mfn) {
             self.link(mfn, frame, order);
         }
+    }
+
+    fn free(&self) -> u64 {
+        self.free.iter().sum()
+    }
+
+    /// Takes a block of the hypervisor's for somebody.
+    fn alloc(&mut self, order: u8, address_bits: u32) -> Option<Mfn> {
+        let mfn = self.take(order, zones_below(address_bits))?;
+        // Under the lock, so that no buddy of it is merged into it before it reads as taken.
+        frames(mfn, order).for_each(Frame::set_hypervisor);
+        Some(mfn)
     }
 
     fn take(&mut self, order: u8, zones: usize) -> Option<Mfn> {
@@ -176,16 +190,57 @@ pub fn alloc(order: u8, address_bits: u32) -> Option<Mfn> {
     if order > MAX_ORDER {
         return None;
     }
-    let zones = (address_bits.saturating_sub(hypercalls::addr::PAGE_SHIFT) as usize).min(ZONES - 1);
-    let mfn = {
-        let mut buddy = BUDDY.lock();
-        let mfn = buddy.take(order, zones)?;
-        // Under the lock, so that no buddy of it is merged into it before it reads as taken.
-        frames(mfn, order).for_each(Frame::set_hypervisor);
-        mfn
-    };
-    flush_stale(frames(mfn, order));
+    let mfn = BUDDY.lock().alloc(order, address_bits)?;
+    flush(mfn, order);
     Some(mfn)
+}
+
+/// As [`alloc`], for a domain, `promised` frames of whose claim this uses up: what others claim stays for them. To be
+/// followed by [`flush`], without locks.
+pub(crate) fn alloc_claimed(order: u8, address_bits: u32, promised: u64) -> Option<Mfn> {
+    if order > MAX_ORDER {
+        return None;
+    }
+    let mut buddy = BUDDY.lock();
+    let others = buddy.claimed.saturating_sub(promised);
+    if others > 0 && buddy.free().saturating_sub(others) < 1 << order {
+        return None;
+    }
+    let mfn = buddy.alloc(order, address_bits)?;
+    buddy.claimed = others;
+    Some(mfn)
+}
+
+/// Promises frames that are free to a domain, if nobody else has claimed them. What the hypervisor needs for itself goes
+/// before promises.
+pub(crate) fn claim(frames: u64) -> bool {
+    let mut buddy = BUDDY.lock();
+    let fits = buddy.free().saturating_sub(buddy.claimed) >= frames;
+    if fits {
+        buddy.claimed += frames;
+    }
+    fits
+}
+
+/// Takes a promise back.
+pub(crate) fn unclaim(frames: u64) {
+    let mut buddy = BUDDY.lock();
+    buddy.claimed = buddy.claimed.saturating_sub(frames);
+}
+
+/// Returns how many frames are promised to domains.
+pub fn claimed_frames() -> u64 {
+    BUDDY.lock().claimed
+}
+
+/// Flushes what CPUs may still hold of the last lives of frames just allocated.
+pub(crate) fn flush(mfn: Mfn, order: u8) {
+    flush_stale(frames(mfn, order));
+}
+
+/// Returns the highest zone in which all addresses have so many bits.
+fn zones_below(address_bits: u32) -> usize {
+    (address_bits.saturating_sub(hypercalls::addr::PAGE_SHIFT) as usize).min(ZONES - 1)
 }
 
 /// Flushes what CPUs may still hold of these frames' last lives.
@@ -247,14 +302,13 @@ pub fn add_ram(start: Mfn, end: Mfn) {
 
 /// Returns how many frames are free.
 pub fn free_frames() -> u64 {
-    BUDDY.lock().free.iter().sum()
+    BUDDY.lock().free()
 }
 
 /// Returns how many frames are free whose addresses have at most so many bits, counting every frame above 2^44 as one of 44
 /// bits.
 pub fn free_frames_below(address_bits: u32) -> u64 {
-    let zones = (address_bits.saturating_sub(hypercalls::addr::PAGE_SHIFT) as usize).min(ZONES - 1);
-    BUDDY.lock().free.iter().take(zones + 1).sum()
+    BUDDY.lock().free.iter().take(zones_below(address_bits) + 1).sum()
 }
 
 /// Returns how many frames of RAM there are.

@@ -27,6 +27,14 @@ pub(super) const fn status_frames(frames: u32) -> u32 {
     (frames * PER_FRAME_V2).div_ceil(PER_STATUS_FRAME)
 }
 
+/// Returns how many frames the shortest version 2 table with so many frames of status words has.
+pub(super) const fn frames_for_status(count: u32) -> u32 {
+    match count.checked_sub(1) {
+        Some(others) => others * (PER_STATUS_FRAME / PER_FRAME_V2) + 1,
+        None => 0,
+    }
+}
+
 /// How entries look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {

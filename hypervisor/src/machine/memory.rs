@@ -51,10 +51,12 @@ const CHUNK: u64 = 2 << 20;
 struct Boot {
     allocator: Option<BootAllocator>,
     frames: u64,
+    /// Where the M2P is.
+    m2p: Range<u64>,
     modules: [Range<u64>; 32],
 }
 
-static BOOT: Mutex<Boot> = Mutex::new(Boot { allocator: None, frames: 0, modules: [const { 0..0 }; 32] });
+static BOOT: Mutex<Boot> = Mutex::new(Boot { allocator: None, frames: 0, m2p: 0..0, modules: [const { 0..0 }; 32] });
 /// End of what the direct map covers.
 static MAPPED_END: AtomicU64 = AtomicU64::new(BOOT_MAPPED);
 
@@ -95,10 +97,12 @@ pub(super) fn make_tables(info: &BootInfo, loader_block: Range<u64>) -> Result<(
     let tables = build(info, &mut allocator, frames);
     boot.allocator = Some(allocator);
     MAPPED_END.store(layout::DIRECT_MAP_SIZE, Relaxed);
-    tables
+    boot.m2p = tables?;
+    Ok(())
 }
 
-fn build(info: &BootInfo, from: &mut BootAllocator, frames: u64) -> Result<(), MemoryError> {
+/// Makes the page tables; returns where the M2P is.
+fn build(info: &BootInfo, from: &mut BootAllocator, frames: u64) -> Result<Range<u64>, MemoryError> {
     let frame_table = (frames * 32).next_multiple_of(CHUNK);
     let m2p = (frames * 8).next_multiple_of(CHUNK);
     // Tables over all frames come from high memory: below 4 GiB is for devices. They are zeroed when they are mapped.
@@ -123,7 +127,7 @@ fn build(info: &BootInfo, from: &mut BootAllocator, frames: u64) -> Result<(), M
     paging::map(layout::M2P_RO, m2p_at, m2p, paging::USER_RO, &mut table)?;
     map_image(&mut table)?;
     arch::cpu::create_area(CpuId(0), 0, &mut table)?;
-    Ok(())
+    Ok(m2p_at.0..m2p_at.0 + m2p)
 }
 
 unsafe extern "C" {
@@ -169,6 +173,7 @@ pub(super) fn start_allocators() {
             mm::buddy::free_range(Mfn(range.start.div_ceil(4096)), Mfn(range.end / 4096));
         }
     }
+    mm::m2p::publish(Mfn(boot.m2p.start >> 12), (boot.m2p.end - boot.m2p.start) >> 12);
     mm::pt::set_hypervisor_slots(&paging::hypervisor_slots());
     log::info!("{} MiB of memory, {} MiB free", mm::buddy::total_frames() >> 8, mm::buddy::free_frames() >> 8);
 }

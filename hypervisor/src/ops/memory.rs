@@ -2,21 +2,24 @@
 //! `memory_op`: what a domain owns, and what the machine has.
 //!
 //! The operations on lists of extents are cut when they take long: [`reservation`] keeps its position in the upper bits of
-//! the command, [`exchange`] in the argument. Both are the guest's to change, and are checked each time.
+//! the command, so does [`resource`], [`exchange`] in the argument. Both are the guest's to change, and are checked each time.
 
 mod exchange;
+mod maps;
+mod physmap;
 mod reservation;
+mod resource;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
-use hypercalls::addr::M2P_VIRT_START;
 use hypercalls::memory::*;
 use hypercalls::shared_info::shared_offset;
 use hypercalls::{DomId, Errno, GuestPtr, HypercallNr, Result};
 
 use crate::dispatch::{Args, Outcome, SubOp, absent, by_family, refused, run_sub, sub};
-use crate::domain::Domain;
-use crate::machine_map::{self, MACHINE_MAP};
+use crate::domain::{self, Domain};
 use crate::vcpu::Vcpu;
 use crate::{guest, mmu};
 
@@ -27,18 +30,17 @@ pub static OPS: [SubOp; 29] = [
     sub("maximum_ram_page", |_, _| Ok(mm::m2p::entries() as i64)),
     sub("current_reservation", |vcpu, arg| about(vcpu, arg, |d| d.account.owned() as i64)),
     sub("maximum_reservation", |vcpu, arg| about(vcpu, arg, maximum_reservation)),
-    absent("machphys_mfn_list"),
+    sub("machphys_mfn_list", maps::machphys_frames),
     by_family("populate_physmap"),
-    refused("add_to_physmap", Errno::EACCES),
+    sub("add_to_physmap", physmap::add),
     absent(""),
-    // No domain has been given a map of its own; its kernel then assumes one.
-    refused("memory_map", Errno::ENOSYS),
-    sub("machine_memory_map", machine_memory_map),
+    sub("memory_map", maps::own),
+    sub("machine_memory_map", maps::machine),
     by_family("exchange"),
-    sub("machphys_mapping", machphys_mapping),
-    absent("set_memory_map"),
+    sub("machphys_mapping", maps::machphys_mapping),
+    sub("set_memory_map", maps::set),
     sub("maximum_gpfn", |vcpu, arg| about(vcpu, arg, maximum_gpfn)),
-    refused("remove_from_physmap", Errno::EACCES),
+    sub("remove_from_physmap", physmap::remove),
     // Populating on demand is for translated guests.
     refused("set_pod_target", Errno::EINVAL),
     refused("get_pod_target", Errno::EINVAL),
@@ -48,13 +50,12 @@ pub static OPS: [SubOp; 29] = [
     absent("paging_op"),
     absent("access_op"),
     absent("sharing_op"),
-    refused("add_to_physmap_batch", Errno::EACCES),
-    absent("claim_pages"),
+    sub("add_to_physmap_batch", physmap::add_batch),
+    sub("claim_pages", claim_pages),
     refused("machphys_compat_mfn_list", Errno::EOPNOTSUPP),
-    // No domain has a virtual NUMA layout.
-    refused("get_vnumainfo", Errno::EOPNOTSUPP),
-    absent("reserved_device_memory_map"),
-    absent("acquire_resource"),
+    sub("get_vnumainfo", physmap::virtual_nodes),
+    sub("reserved_device_memory_map", physmap::reserved_for_devices),
+    by_family("acquire_resource"),
 ];
 
 /// Hypercall 12.
@@ -66,6 +67,7 @@ pub fn memory_op(vcpu: &Vcpu, args: &Args) -> Outcome {
             reservation::run(vcpu, op, start, arg)
         }
         MemoryOp::EXCHANGE if start == 0 => exchange::run(vcpu, arg),
+        MemoryOp::ACQUIRE_RESOURCE => resource::run(vcpu, start, arg),
         // The others are done at once.
         _ if start != 0 => Err(Errno::EINVAL).into(),
         _ => run_sub(vcpu, HypercallNr::MEMORY_OP, &OPS, u64::from(op.0), arg).into(),
@@ -104,39 +106,16 @@ fn maximum_gpfn(domain: &Domain) -> i64 {
     max_pfn.load(core::sync::atomic::Ordering::Relaxed).wrapping_sub(1) as i64
 }
 
-fn machine_memory_map(vcpu: &Vcpu, arg: u64) -> Result<i64> {
-    let domain = vcpu.domain();
-    if !domain.privileged {
+/// Promises a domain that it will be able to own so many frames, or takes the promise back.
+fn claim_pages(vcpu: &Vcpu, arg: u64) -> Result<i64> {
+    let args: MemoryReservation = guest::read(GuestPtr::new(arg))?;
+    if !args.extent_start.is_null() || args.extent_order != 0 || args.mem_flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let domain = domain::find(args.domid).ok_or(Errno::EINVAL)?;
+    if !vcpu.domain().privileged {
         return Err(Errno::EPERM);
     }
-    let ptr = GuestPtr::<MemoryMap>::new(arg);
-    let mut args = guest::read(ptr)?;
-    let firmware = MACHINE_MAP.get().map_or(&[][..], |map| map);
-    let map = machine_map::for_domain(firmware, domain.io.memory())?;
-    if !args.buffer.is_null() {
-        if (args.nr_entries as usize) < map.len() {
-            return Err(Errno::EINVAL);
-        }
-        for (index, entry) in (0..).zip(&map) {
-            guest::write_at(args.buffer, index, entry)?;
-        }
-    }
-    args.nr_entries = map.len() as u32;
-    guest::write(ptr, &args)?;
-    Ok(0)
-}
-
-/// Bytes of linear address space for the M2P.
-const M2P_SIZE: u64 = 256 << 30;
-
-fn machphys_mapping(vcpu: &Vcpu, arg: u64) -> Result<i64> {
-    // Other domains may come to a machine with more memory; dom0 stays.
-    let entries = if vcpu.domain().privileged { mm::m2p::entries() } else { M2P_SIZE / 8 };
-    let answer = MachphysMapping {
-        v_start: M2P_VIRT_START,
-        v_end: M2P_VIRT_START + M2P_SIZE,
-        max_mfn: entries.saturating_sub(1),
-    };
-    guest::write(GuestPtr::new(arg), &answer)?;
+    domain.account.claim(args.nr_extents)?;
     Ok(0)
 }

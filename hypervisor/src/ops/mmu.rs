@@ -146,12 +146,13 @@ fn update_tables(vcpu: &Vcpu, batch: &Batch, other: Option<&Domain>, frames: &Fr
                 tables.mod_entry(&ctx, at, request.val, Write::Plain)
             }
             MmuUpdateKind::PT_UPDATE_PRESERVE_AD => tables.mod_entry(&ctx, at, request.val, Write::PreserveAd),
-            _ if other.is_some() => Err(Errno::EPERM),
-            _ => {
+            MmuUpdateKind::MACHPHYS_UPDATE if other.is_some() => Err(Errno::EPERM),
+            MmuUpdateKind::MACHPHYS_UPDATE => {
                 let page = PageRef::get(at.mfn(), ctx.fd).ok_or(Errno::EINVAL)?;
                 m2p::set(page.mfn(), hypercalls::Pfn(request.val));
                 Ok(())
             }
+            _ => Err(Errno::ENOSYS),
         }
     });
     settle(&mut tables, &ctx, outcome, batch)

@@ -55,6 +55,12 @@ pub fn check(guests: &[Guest], cpus: u16) -> Checked {
     for guest in guests {
         check_domain(&guest.domain)?;
     }
+    let claims: u64 = guests.iter().map(|g| g.domain.account.claimed()).sum();
+    ensure!(
+        claims == mm::buddy::claimed_frames(),
+        "{claims} frames are claimed, {} counted",
+        mm::buddy::claimed_frames()
+    );
     let here = cpu::this_cpu();
     let loaded = (0..cpus).map(|n| {
         cpu::set_this_cpu(CpuId(n));

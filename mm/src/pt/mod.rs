@@ -229,10 +229,11 @@ impl PageTables {
     /// Validates a tree of tables and keeps it valid until it is unpinned.
     ///
     /// # Errors
-    /// `ERESTART`: to be called again. `EINVAL`: not the domain's frame, in other use, a bad entry, or pinned already.
+    /// `ERESTART`: to be called again. `EINVAL`: not the domain's frame, in other use, a bad entry, pinned already, or the
+    /// domain is dying: nobody would end the pin.
     pub fn pin(&mut self, ctx: &PtCtx<'_>, mfn: Mfn, level: u8) -> Result<()> {
         self.drain(ctx)?;
-        if !(1..=4).contains(&level) {
+        if !(1..=4).contains(&level) || ctx.owner.is_dying() {
             return Err(Errno::EINVAL);
         }
         let frame = table::get(self, ctx, mfn, level)?;

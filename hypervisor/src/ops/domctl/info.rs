@@ -45,6 +45,7 @@ pub fn of(domain: &Domain) -> GetDomainInfo {
         tot_pages: domain.account.owned(),
         // The tools take the largest 32-bit number for no limit.
         max_pages: domain.account.maximum().min(u64::from(u32::MAX)),
+        outstanding_pages: domain.account.claimed(),
         shared_info_frame: domain.shared_info.mfn().0,
         cpu_time: domain.vcpus.iter().map(run_time).sum(),
         nr_online_vcpus: domain.vcpus.iter().filter(|v| !v.status.down.load(Relaxed)).count() as u32,

@@ -25,6 +25,7 @@ pub(super) fn physinfo(_: &Vcpu, payload: &mut Payload) -> Result<Answer> {
         capabilities: XEN_SYSCTL_PHYSCAP_PV | XEN_SYSCTL_PHYSCAP_GNTTAB_V1,
         total_pages: buddy::total_frames(),
         free_pages: buddy::free_frames(),
+        outstanding_pages: buddy::claimed_frames(),
         max_mfn: frame::end().saturating_sub(1),
         hw_cap: host::capabilities(),
         ..Physinfo::default()
