@@ -30,7 +30,7 @@ pub const GRANTS: u8 = 18;
 /// What CPUID tells a domain.
 pub const CPU_POLICY: u8 = 19;
 /// The map of a domain's memory.
-pub const MEMORY_MAP: u8 = 21;
+pub const MEMORY_MAP: u8 = 25;
 /// Run queues.
 pub const SCHEDULE: u8 = 24;
 /// A vCPU's saved state.

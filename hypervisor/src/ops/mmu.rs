@@ -230,10 +230,11 @@ pub fn mmuext_op(vcpu: &Vcpu, args: &Args) -> Outcome {
     let outcome = batch.run(|index| {
         tables.drain(&ctx)?;
         let op = guest::read_at(list, index)?;
+        let run = find(vcpu, HypercallNr::MMUEXT_OP, &EXTENDED, u64::from(op.cmd.0))?;
         if other.is_some() && !may_be_foreign(op.cmd) {
             return Err(Errno::EPERM);
         }
-        find(vcpu, HypercallNr::MMUEXT_OP, &EXTENDED, u64::from(op.cmd.0))?(vcpu, &mut tables, &ctx, &op)
+        run(vcpu, &mut tables, &ctx, &op)
     });
     settle(&mut tables, &ctx, outcome, &batch)
 }
@@ -295,7 +296,8 @@ pub static EXTENDED: [SubOp<Extended>; 21] = [
     sub("new_user_baseptr", |vcpu, tables, _, op| mmu::set_user_root(vcpu, tables, op.mfn())),
     sub("clear_page", |_, _, ctx, op| clear_page(ctx, op.mfn())),
     sub("copy_page", |_, _, ctx, op| copy_page(ctx, op.mfn(), op.src_mfn())),
-    sub("flush_cache_global", |vcpu, _, _, _| flush_cache(vcpu.domain())),
+    // Another error than for the local one, as C has it.
+    sub("flush_cache_global", |vcpu, _, _, _| flush_cache(vcpu.domain()).map_err(|_| Errno::EINVAL)),
     refused("mark_super", Errno::EOPNOTSUPP),
     refused("unmark_super", Errno::EOPNOTSUPP),
 ];

@@ -32,13 +32,21 @@ fn get_refs(ctx: &PtCtx<'_>, new: u64) -> Result<u64> {
                 frame.put();
                 return Err(Errno::EBUSY);
             }
-            if new & RW != 0 && ctx.fd != ctx.domid() {
-                frame.set_lent();
+            if new & RW != 0 {
+                note_lent(ctx, frame);
             }
             if new & CACHE != 0 { cache_of_ram(frame, new) } else { Ok(new) }
         }
         Some(frame) if frame.is_ram() => Err(Errno::EBUSY),
         _ => io_entry(ctx, mfn, new),
+    }
+}
+
+/// Notes that tables of another domain than the owner's map a frame writable.
+#[inline]
+fn note_lent(ctx: &PtCtx<'_>, frame: &frame::Frame) {
+    if ctx.fd != ctx.domid() {
+        frame.set_lent();
     }
 }
 
@@ -134,6 +142,7 @@ fn change_rights(ctx: &PtCtx<'_>, slot: &AtomicU64, old: u64, new: u64, how: Wri
     if frame.get_writable().is_err() {
         return Some(Err(Errno::EBUSY));
     }
+    note_lent(ctx, frame);
     write(slot, old, new, how);
     Some(Ok(()))
 }
