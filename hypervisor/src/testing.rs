@@ -13,6 +13,7 @@ pub mod audit;
 mod calls;
 mod channels;
 mod end;
+mod foreign;
 mod grants;
 pub mod guest;
 pub mod kernel;

@@ -44,7 +44,7 @@ impl Player<'_> {
     }
 
     /// One change of an entry: half of the time the mapping of one of the kernel's own frames.
-    fn change(&mut self, world: &World, who: usize) -> MmuUpdate {
+    pub(super) fn change(&mut self, world: &World, who: usize) -> MmuUpdate {
         if self.source.one_in(2) {
             let level = self.source.below(5) as usize;
             let pfn = self.pfn(level);
@@ -126,7 +126,7 @@ impl Player<'_> {
         self.batch(HypercallNr::MMUEXT_OP, list.as_slice(), count, vcpu)
     }
 
-    fn mmuext_op(&mut self, world: &World, who: usize) -> MmuextOp {
+    pub(super) fn mmuext_op(&mut self, world: &World, who: usize) -> MmuextOp {
         let cmd = match self.source.below(16) {
             n @ 0..=5 => n as u32,
             6..=8 => MmuextCmd::UNPIN_TABLE.0,
