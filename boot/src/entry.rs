@@ -70,6 +70,10 @@ global_asm!(
     .word 4, 1
     .long 12
     .long 2
+    .balign 8                       # a screen of pixels, of any size: UEFI has no other
+    .word 5, 1
+    .long 20
+    .long 0, 0, 0
     .balign 8                       # end
     .word 0, 0
     .long 8

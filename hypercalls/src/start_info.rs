@@ -93,6 +93,25 @@ record! {
     }
 }
 
+impl VgaConsoleInfo {
+    /// A frame buffer lies above 4 GiB: `ext_lfb_base` counts (bit 1 of `gbl_caps`).
+    pub const CAPABILITY_64BIT_BASE: u32 = 1 << 1;
+
+    /// What the other part of the union says: a screen of characters. The places of its fields are those that the first
+    /// fields of the frame-buffer part have.
+    pub fn text(font_height: u16, cursor: (u16, u16), rows: u16, columns: u16) -> Self {
+        Self {
+            video_type: XEN_VGATYPE_TEXT_MODE_3,
+            width: font_height,
+            height: cursor.0,
+            bytes_per_line: cursor.1,
+            bits_per_pixel: rows,
+            lfb_base: u32::from(columns),
+            ..Self::default()
+        }
+    }
+}
+
 impl StartInfoConsole {
     /// The first domain's form: where in the page the VGA information lies (0, 0 for none).
     pub const fn dom0(info_off: u32, info_size: u32) -> Self {

@@ -50,6 +50,12 @@ struct Output {
 static OUTPUT: Mutex<Output, arch::sync::Relax> =
     Mutex::new(Output { ring: LogRing::new(), limiter: Limiter::new(), in_line: false });
 
+/// Shows text somewhere else than on the serial line.
+pub type Show = fn(&[u8]);
+
+/// Where messages appear besides the serial line.
+static SCREEN: Mutex<Option<Show>, arch::sync::Relax> = Mutex::new(None);
+
 static PANICKING: AtomicBool = AtomicBool::new(false);
 /// There are messages of which whoever reads them has not been told.
 static NEWS: AtomicBool = AtomicBool::new(false);
@@ -166,9 +172,13 @@ fn emit(output: Option<&mut Output>, text: &str) {
     if in_line {
         arch::console::write(b"\n");
     }
+    let screen = SCREEN.try_lock().and_then(|screen| *screen);
     for line in text.lines() {
         for part in [PREFIX, line, "\n"] {
             arch::console::write(part.as_bytes());
+            if let Some(show) = screen {
+                show(part.as_bytes());
+            }
             if let Some(ring) = ring.as_deref_mut() {
                 ring.push(part.as_bytes());
             }
@@ -247,6 +257,23 @@ pub fn keep(bytes: usize, guests: bool) {
     {
         output.ring.enlarge(storage);
     }
+}
+
+/// Shows messages by `show` too from now on, first those that are kept; or on the serial line only.
+pub fn show_on(show: Option<Show>) {
+    if let Some(show) = show {
+        let (mut from, end) = log_range();
+        let mut part = [0; 256];
+        while from != end {
+            let (count, next) = read_log(from, &mut part);
+            show(part.get(..count).unwrap_or(&[]));
+            if count == 0 {
+                break;
+            }
+            from = next;
+        }
+    }
+    *SCREEN.lock() = show;
 }
 
 /// Copies messages from number `from` on, as [`LogRing::read`].

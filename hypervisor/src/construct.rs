@@ -17,6 +17,8 @@ use mm::pt::RootUse;
 use mm::{Account, PageRef, m2p};
 use zerocopy::IntoBytes;
 
+use hypercalls::start_info::VgaConsoleInfo;
+
 use crate::builder::decompress::Stream;
 use crate::builder::elf::{LoadError, Loader, Sink};
 use crate::builder::image::{self, ImageError};
@@ -42,6 +44,8 @@ pub struct Dom0<'a> {
     pub max_pages: u64,
     /// vCPUs.
     pub vcpus: u32,
+    /// The screen, if there is one.
+    pub screen: Option<VgaConsoleInfo>,
     /// Ports and frames it may use.
     pub io: crate::io_rights::IoRights,
 }
@@ -220,8 +224,12 @@ pub fn dom0(from: Dom0<'_>) -> Result<Arc<Domain>, Failure> {
         frames.write_all(initrd.pfn, from.initrd)?;
     }
     frames.write_all(layout.p2m.pfn, frames.p2m.as_bytes())?;
-    let info = start_info::dom0(&layout, &notes, domain.shared_info.mfn().maddr(), from.cmdline.as_bytes());
+    let shared_info = domain.shared_info.mfn().maddr();
+    let info = start_info::dom0(&layout, &notes, shared_info, from.cmdline.as_bytes(), from.screen.is_some());
     frames.write(layout.start_info.pfn, 0, info.as_bytes())?;
+    if let Some(screen) = &from.screen {
+        frames.write(layout.start_info.pfn, start_info::SCREEN, screen.as_bytes())?;
+    }
     if let Some(va) = notes.hypercall_page {
         let pfn = Pfn(va.wrapping_sub(layout.boot.va) / PAGE_SIZE as u64);
         frames.write(pfn, 0, &hypercall_page::page())?;

@@ -11,6 +11,7 @@ mod dom0;
 mod firmware;
 mod memory;
 mod processors;
+mod screen;
 
 use arch::Regs;
 use boot::options::{Failure, Options};
@@ -89,6 +90,9 @@ extern "C" fn on_own_tables() -> ! {
     devices::complete_console(command_line_options());
     keys::HEAP_USAGE.call_once(|| || HEAP.usage());
     let info = INFO.lock();
+    if command_line_options().console.vga {
+        screen::take(&info);
+    }
     firmware::look(&info, command_line_options().efi_services);
     hypervisor::ops::version::COMMAND_LINE.call_once(|| info.cmdline().into());
     let platform = devices::discover(&info);
@@ -107,6 +111,7 @@ extern "C" fn on_own_tables() -> ! {
         console::give_input(console::Receiver::Dom0);
     }
     log::info!("starting dom0 after {} ms", arch::time::now() / 1_000_000);
+    screen::release();
     schedule::cpu_online(arch::cpu::this_cpu());
     arch::entry::start_running()
 }

@@ -16,14 +16,16 @@ int test_framebuffer(int argc, char **argv)
 	CHECK(device >= 0);
 	CHECK(ioctl(device, FBIOGET_VSCREENINFO, &variable) == 0);
 	CHECK(ioctl(device, FBIOGET_FSCREENINFO, &fixed) == 0);
-	CHECK(variable.bits_per_pixel == 32 && variable.yres > 16);
-	size_t length = 16 * fixed.line_length;
-	uint32_t *screen = mmap(0, fixed.smem_len, PROT_READ | PROT_WRITE, MAP_SHARED, device, 0);
+	size_t bytes = variable.bits_per_pixel / 8;
+	CHECK((bytes == 3 || bytes == 4) && variable.yres > 16);
+	uint8_t *screen = mmap(0, fixed.smem_len, PROT_READ | PROT_WRITE, MAP_SHARED, device, 0);
 	CHECK(screen != MAP_FAILED);
-	for (size_t i = 0; i < length / sizeof *screen; i++)
-		screen[i] = colour;
-	for (size_t i = 0; i < length / sizeof *screen; i++)
-		CHECK((screen[i] & 0xffffff) == colour);
+	for (size_t y = 0; y < 16; y++)
+		for (size_t x = 0; x < variable.xres; x++)
+			memcpy(screen + y * fixed.line_length + x * bytes, &colour, bytes);
+	for (size_t y = 0; y < 16; y++)
+		for (size_t x = 0; x < variable.xres; x++)
+			CHECK(memcmp(screen + y * fixed.line_length + x * bytes, &colour, 3) == 0);
 	printf("%ux%u, %s\n", variable.xres, variable.yres, fixed.id);
 	return 0;
 }

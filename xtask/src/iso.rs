@@ -100,8 +100,8 @@ pub(crate) struct Module {
     pub(crate) cmdline: Option<String>,
 }
 
-/// The hypervisor options that put its console on the serial line.
-pub(crate) const HV_CONSOLE: &str = "com1=115200,8n1 console=com1 loglvl=all guest_loglvl=all";
+/// The hypervisor options that put its console on the serial line, and its messages on the screen until dom0 has it.
+pub(crate) const HV_CONSOLE: &str = "com1=115200,8n1 console=com1,vga loglvl=all guest_loglvl=all";
 
 pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     setup::ensure()?;
@@ -175,7 +175,7 @@ pub(crate) fn make(payload: &Payload, iso: &Path) -> Result<()> {
     let mut mkrescue = Command::new("grub-mkrescue");
     mkrescue
         .args(["--locales=", "--fonts=", "--themes=", "--compress=no"])
-        .arg("--install-modules=multiboot2 linux normal serial echo test gzio terminal part_gpt part_msdos iso9660")
+        .arg("--install-modules=multiboot2 linux normal serial echo test gzio terminal all_video part_gpt part_msdos iso9660")
         .arg("-o")
         .args([iso, &tree]);
     process::output(&mut mkrescue).context("cannot make the ISO")?;
@@ -197,10 +197,13 @@ fn grub_cfg(payload: &Payload) -> Result<String> {
              \t\txen_rm_opts=\n\
              \telse\n\
              \t\txen_rm_opts=\"no-real-mode edd=off\"\n\
+             \t\tinsmod all_video\n\
              \tfi\n\
              \tmultiboot2 /boot/xenith.gz placeholder {} ${{xen_rm_opts}}",
             quoted(&payload.hv_cmdline)
         )?;
+        // The command above asks for a screen of pixels. A PC's BIOS leaves one of text, which tests can read.
+        text.push_str("\tif [ \"$grub_platform\" = \"pc\" ]; then set gfxpayload=text; fi\n");
     }
     for module in &payload.modules {
         let name = module.name;

@@ -5,14 +5,18 @@ use super::layout::Layout;
 use super::notes::XenNotes;
 use hypercalls::start_info::{
     MAGIC, MAX_GUEST_CMDLINE, SIF_INITDOMAIN, SIF_MOD_START_PFN, SIF_PRIVILEGED, StartInfo, StartInfoConsole,
+    VgaConsoleInfo,
 };
 use hypercalls::{Maddr, Mfn};
 
+/// Where in the page the description of the screen lies.
+pub const SCREEN: usize = size_of::<StartInfo>();
+
 /// Returns the start information of a dom0.
 ///
-/// The command line is what [`Layout::compute`] was told the length of; a longer one is cut. There is no VGA information, so
-/// Linux takes the hypervisor's console.
-pub fn dom0(layout: &Layout, notes: &XenNotes, shared_info: Maddr, cmdline: &[u8]) -> StartInfo {
+/// The command line is what [`Layout::compute`] was told the length of; a longer one is cut. `has_screen`: the
+/// screen's description lies at [`SCREEN`].
+pub fn dom0(layout: &Layout, notes: &XenNotes, shared_info: Maddr, cmdline: &[u8], has_screen: bool) -> StartInfo {
     let mut magic = [0; 32];
     magic[..MAGIC.len()].copy_from_slice(MAGIC);
     if notes.extended_cr3 {
@@ -22,6 +26,7 @@ pub fn dom0(layout: &Layout, notes: &XenNotes, shared_info: Maddr, cmdline: &[u8
     for (to, from) in cmd_line[..MAX_GUEST_CMDLINE - 1].iter_mut().zip(cmdline) {
         *to = *from;
     }
+    let (info_off, info_size) = if has_screen { (SCREEN as u32, size_of::<VgaConsoleInfo>() as u32) } else { (0, 0) };
     let mut flags = SIF_PRIVILEGED | SIF_INITDOMAIN;
     let (mut mod_start, mut mod_len) = (0, 0);
     if let Some(initrd) = layout.initrd {
@@ -40,7 +45,7 @@ pub fn dom0(layout: &Layout, notes: &XenNotes, shared_info: Maddr, cmdline: &[u8
         store_mfn: Mfn(0),
         store_evtchn: 0,
         _pad1: 0,
-        console: StartInfoConsole::dom0(0, 0),
+        console: StartInfoConsole::dom0(info_off, info_size),
         pt_base: layout.page_tables.va,
         nr_pt_frames: layout.page_tables.pages,
         mfn_list: layout.p2m.va,

@@ -54,12 +54,15 @@ const fn filter(level: Level) -> log::LevelFilter {
 
 /// Sets the console up as the options say.
 pub(super) fn configured_console(options: &Options) {
+    // The number of messages that guests cause is limited whatever their level; our own are few.
+    console::init(filter(options.loglvl.limited), filter(options.guest_loglvl.limited));
+    if !options.console.com1 {
+        return serial::close();
+    }
     // SAFETY: as in `early_console`; no other CPU runs.
     if let Err(error) = unsafe { serial::init(&params(&options.com1)) } {
         log::error!("com1: {error}");
     }
-    // The number of messages that guests cause is limited whatever their level; our own are few.
-    console::init(filter(options.loglvl.limited), filter(options.guest_loglvl.limited));
 }
 
 /// Sets up who gets what is typed and how many messages are kept, now that there is memory.
@@ -129,8 +132,8 @@ fn messages() -> u32 {
 /// Makes the table of interrupts, and routes those that are the hypervisor's own.
 pub(super) fn interrupts(platform: &Platform) {
     irq::init(messages(), |gsi| platform.line_mode(gsi));
-    let base = super::command_line_options().com1.io_base;
-    let Some(isa) = serial::legacy_irq(base) else { return };
+    let options = super::command_line_options();
+    let Some(isa) = serial::legacy_irq(options.com1.io_base).filter(|_| options.console.com1) else { return };
     let (gsi, _) = platform.isa_irq(isa);
     let claimed = irq::get(gsi).ok_or(Errno::EINVAL).and_then(|irq| irq.claim("serial line", Work::CONSOLE));
     match claimed {

@@ -52,6 +52,7 @@ pub(super) fn build(info: &BootInfo, platform: &Platform) -> Result<(), fmt::Arg
         pages: options.dom0_mem.initial_pages(free),
         max_pages: options.dom0_mem.max_pages(free),
         vcpus: options.dom0_max_vcpus.count(cpus),
+        screen: super::screen::for_dom0(info),
         io: rights(info, platform).unwrap_or_else(|_| super::give_up(format_args!("no memory for dom0's rights"))),
     };
     log::info!("building dom0: {} MiB, {} vCPUs, command line: {}", from.pages >> 8, from.vcpus, from.cmdline);
@@ -71,9 +72,11 @@ fn rights(info: &BootInfo, platform: &Platform) -> Result<IoRights, Errno> {
     denied.extend(platform.ioapics.iter().map(|io| page(io.maddr)));
     let unusable = info.memory.iter().filter(|r| r.kind == RegionKind::Unusable && r.start >= 1 << 20);
     denied.extend(unusable.map(|r| (r.start >> 12)..=((r.end - 1) >> 12)).take(60));
-    let com1 = super::command_line_options().com1.io_base;
+    let options = super::command_line_options();
     let mut ports = PortSet::hardware_domain(platform.pm_timer.map(|t| t.port))?;
-    ports.remove(com1..=com1 + 7)?;
+    if options.console.com1 {
+        ports.remove(options.com1.io_base..=options.com1.io_base + 7)?;
+    }
     let read_only = platform.hpet_base.map(page);
     IoRights::dom0(&denied, read_only.as_slice(), ports)
 }

@@ -200,6 +200,11 @@ pub(super) fn map(maddr: u64, len: usize) -> *mut u8 {
     if first_mib || (end <= MAPPED_END.load(Relaxed) && mapped(maddr) && mapped(end.saturating_sub(1))) {
         return va as *mut u8;
     }
+    map_uncached(maddr, len)
+}
+
+/// Maps a device's memory, uncached, wherever it lies; null without memory for page tables.
+pub(super) fn map_uncached(maddr: u64, len: usize) -> *mut u8 {
     match paging::map_device(Maddr(maddr), len as u64, &mut hypervisor::create::table_frame) {
         Ok(va) => va as *mut u8,
         Err(_) => core::ptr::null_mut(),

@@ -3,7 +3,7 @@
 
 use std::mem::offset_of;
 
-use hypercalls::start_info::StartInfo;
+use hypercalls::start_info::{StartInfo, VgaConsoleInfo};
 use hypercalls::{GuestVa, HypercallNr, Mfn, Pfn};
 use hypervisor::construct::{Dom0, Failure};
 use hypervisor::io_rights::IoRights;
@@ -21,6 +21,7 @@ fn dom0(kernel: &[u8], pages: u64) -> Result<World, Failure> {
         pages,
         max_pages: pages,
         vcpus: 2,
+        screen: Some(VgaConsoleInfo::text(16, (3, 4), 25, 80)),
         io: IoRights::none(),
     };
     World::from_image(from, 2 * PAGES)
@@ -51,6 +52,10 @@ fn dom0_finds_its_kernel_and_all_that_it_was_told() {
     assert_eq!(field(offset_of!(StartInfo, shared_info)), world.guests[0].domain.shared_info.mfn().maddr().0);
     assert_eq!(field(offset_of!(StartInfo, mod_len)), INITRD.len() as u64);
     assert_eq!(bytes::<21>(info + offset_of!(StartInfo, cmd_line) as u64), *b"root=/dev/none quiet\0");
+    let [offset, size] = [0, 4].map(|at| bytes::<4>(info + offset_of!(StartInfo, console) as u64 + at));
+    assert_eq!(size_of::<VgaConsoleInfo>() as u32, u32::from_le_bytes(size));
+    let screen = info + u64::from(u32::from_le_bytes(offset));
+    assert_eq!(bytes::<14>(screen), [3, 0, 0, 0, 16, 0, 3, 0, 4, 0, 25, 0, 80, 0], "text, as the C structure has it");
     let p2m = field(offset_of!(StartInfo, mfn_list));
     for pfn in [0, 1, START >> 12, PAGES - 1] {
         let mfn = Mfn(guest::read(p2m + pfn * 8));

@@ -14,6 +14,7 @@ pub mod pic;
 pub mod port;
 mod reference;
 pub mod rtc;
+pub mod screen;
 pub mod serial;
 pub mod smp;
 pub mod timer;

@@ -172,6 +172,11 @@ pub unsafe fn init(params: &Params) -> Result<(), SerialError> {
     Ok(())
 }
 
+/// Leaves the UART alone: nothing is written to it or read from it any more.
+pub fn close() {
+    *UART.lock() = None;
+}
+
 /// Sends all bytes, or gives up.
 fn send(uart: &mut Uart, mut bytes: &[u8]) {
     let mut polls = 0;

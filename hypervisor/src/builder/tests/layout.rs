@@ -268,22 +268,24 @@ fn check_tables(layout: &Layout, notes: &XenNotes) {
 fn start_info_has_it_all() {
     let notes = debian();
     let layout = Layout::compute(&request(&notes, 0x4_0000, 10_000_000)).expect("fits");
-    let info = start_info::dom0(&layout, &notes, Maddr(0x1234_5000), b"console=hvc0");
+    let info = start_info::dom0(&layout, &notes, Maddr(0x1234_5000), b"console=hvc0", true);
     let bytes = info.as_bytes();
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight"));
     assert_eq!(bytes[..16], *b"xen-3.0-x86_64p\0");
     assert_eq!((word(32), word(40), bytes[48], word(56)), (0x4_0000, 0x1234_5000, 1 | 2 | 8, 0));
     assert_eq!((word(88), word(96)), (layout.page_tables.va, 41));
     assert_eq!((word(104), word(112), word(120)), (0x80_0000_0000, 0x4c00, 10_000_000));
+    assert_eq!(word(72), 40 << 32 | 1168, "the screen's description follows");
     assert_eq!(bytes[128..141], *b"console=hvc0\0");
     assert_eq!((word(1152), word(1160)), (0x4c00 + 2442, 515));
-    let long = start_info::dom0(&layout, &notes, Maddr(0), &[b'x'; 5000]);
+    let long = start_info::dom0(&layout, &notes, Maddr(0), &[b'x'; 5000], false);
+    assert_eq!((long.console.info_off, long.console.info_size), (0, 0));
     assert_eq!((long.cmd_line[1022], long.cmd_line[1023]), (b'x', 0));
     let mapped = XenNotes { unmapped_initrd: false, extended_cr3: false, ..debian() };
     let layout = Layout::compute(&request(&mapped, 0x4_0000, 10_000_000)).expect("fits");
-    let info = start_info::dom0(&layout, &mapped, Maddr(0), b"");
+    let info = start_info::dom0(&layout, &mapped, Maddr(0), b"", false);
     assert_eq!((info.flags, info.mod_start), (3, 0xffff_ffff_84a0_0000));
     let layout = Layout::compute(&request(&mapped, 0x4_0000, 0)).expect("fits");
-    let info = start_info::dom0(&layout, &mapped, Maddr(0), b"");
+    let info = start_info::dom0(&layout, &mapped, Maddr(0), b"", false);
     assert_eq!((info.flags, info.mod_start, info.mod_len), (3, 0, 0));
 }
