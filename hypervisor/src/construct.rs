@@ -224,7 +224,7 @@ pub fn dom0(from: Dom0<'_>) -> Result<Arc<Domain>, Failure> {
         frames.write_all(initrd.pfn, from.initrd)?;
     }
     frames.write_all(layout.p2m.pfn, frames.p2m.as_bytes())?;
-    let shared_info = domain.shared_info.mfn().maddr();
+    let shared_info = domain.shared_info().mfn().maddr();
     let info = start_info::dom0(&layout, &notes, shared_info, from.cmdline.as_bytes(), from.screen.is_some());
     frames.write(layout.start_info.pfn, 0, info.as_bytes())?;
     if let Some(screen) = &from.screen {

@@ -19,15 +19,17 @@ use mm::{Account, Lock, PageTables, Share};
 
 use crate::cpu_policy::CpuPolicy;
 use crate::current::DomainRef;
+use crate::death::Stage;
 use crate::domain::{self, Domain};
 use crate::events::Events;
+use crate::grace::Published;
 use crate::grants::{Grants, Limits};
 use crate::io_rights::IoRights;
 use crate::pirq::Pirqs;
 use crate::port_io::Latches;
 use crate::schedule::{self, Numbers};
 use crate::vcpu::{Trap, Vcpu};
-use crate::{host, l1tf, rank, shared};
+use crate::{grace, host, l1tf, rank, shared};
 
 /// What a domain is created with.
 #[derive(Debug)]
@@ -174,8 +176,8 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
         return Err(Errno::ENOMEM);
     }
     let (opening, account) = Opening::open(&config)?;
-    let shared_frame = share_info(config.id)?;
-    let shared_info = shared::kept(&shared_frame);
+    let shared_frame = grace::Node::new(share_info(config.id)?)?;
+    let shared_info = shared::kept(shared_frame.value());
     let events = Events::new(config.max_port)?;
     let mut parts = Parts::new(config.vcpus as usize)?;
     let pirqs = Pirqs::new()?;
@@ -187,8 +189,8 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
     let domain = Arc::new_cyclic(|weak| Domain {
         id: config.id,
         privileged: config.privileged,
-        shared_info,
-        shared_frame,
+        shared_slot: shared::SharedSlot::new(shared_info),
+        shared_frame: Published::holding(shared_frame),
         vcpus: parts.make(config.id, DomainRef::new(weak.as_ptr()), shared_info),
         account,
         memory_map: Lock::new(rank::MEMORY_MAP, None),
@@ -206,7 +208,9 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
         controller_pauses: AtomicU32::new(pauses),
         is_shut_down: AtomicBool::new(false),
         shutdown_code: AtomicU32::new(domain::NO_REASON),
+        death: Lock::new(rank::DEATH, Stage::Alive),
         dying: AtomicBool::new(false),
+        dead: AtomicBool::new(false),
         logged_unknown: AtomicU64::new(0),
         grants,
         handle: Lock::new(rank::HANDLE, config.tools.handle),

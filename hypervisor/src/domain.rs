@@ -17,12 +17,13 @@ use hypercalls::{DomId, Errno, Result, VcpuId};
 use mm::{Account, Lock, PageTables, PtCtx};
 
 use crate::cpu_policy::CpuPolicy;
+use crate::death::Stage;
 use crate::events::Events;
 use crate::grace::{Node, Published};
 use crate::grants::Grants;
 use crate::io_rights::IoRights;
 use crate::port_io::Latches;
-use crate::shared::SharedFrame;
+use crate::shared::{SharedFrame, SharedSlot};
 use crate::vcpu::Vcpu;
 
 /// More pauses than tools have a reason for.
@@ -38,10 +39,10 @@ pub struct Domain {
     pub id: DomId,
     /// True for dom0: it drives the devices and controls the others.
     pub privileged: bool,
-    /// The page it shares with the hypervisor.
-    pub shared_info: SharedFrame,
-    /// The hold on that page.
-    pub shared_frame: mm::SharedFrame,
+    /// The page it shares with the hypervisor, seen through [`Domain::shared_info`].
+    pub shared_slot: SharedSlot,
+    /// The hold on that page, until the domain is dead.
+    pub shared_frame: Published<mm::SharedFrame>,
     /// Its vCPUs, by number.
     pub vcpus: Box<[Vcpu]>,
     /// Its memory, and the CPUs that may hold translations of its address spaces.
@@ -78,8 +79,12 @@ pub struct Domain {
     pub is_shut_down: AtomicBool,
     /// Why, as [`ShutdownReason`]; [`NO_REASON`] as long as there is none.
     pub shutdown_code: AtomicU32,
+    /// How far its death has got.
+    pub death: Lock<Stage>,
     /// It is being torn down.
     pub dying: AtomicBool,
+    /// It has been torn down; only what others still refer to keeps it.
+    pub dead: AtomicBool,
     /// Sub-operations that it called and nobody implements, one bit each of a hash: each is logged once.
     pub logged_unknown: AtomicU64,
     /// The name by which tools know it.
@@ -95,6 +100,12 @@ impl Domain {
     #[inline]
     pub fn tables_ctx(&self) -> PtCtx<'_> {
         PtCtx::own(&self.account, &self.io)
+    }
+
+    /// Returns the page it shares with the hypervisor; one that nobody looks at once the domain is dead.
+    #[inline]
+    pub fn shared_info(&self) -> SharedFrame {
+        self.shared_slot.get()
     }
 
     /// Returns a vCPU.
@@ -190,14 +201,24 @@ impl Domain {
 
 /// Numbers that a chunk of the table of domains holds.
 const CHUNK: usize = 256;
-type Chunk = [Published<Arc<Domain>>; CHUNK];
+type Chunk = [Published<Known>; CHUNK];
 type Chunks = [spin::once::Once<Box<Chunk>, arch::sync::Relax>; DomId::FIRST_RESERVED.0 as usize / CHUNK + 1];
 
 /// The domains by number. Reading takes no lock: a domain that is found stays at least until its finder returns to a guest.
 static DOMAINS: Chunks = [const { spin::once::Once::new() }; DomId::FIRST_RESERVED.0 as usize / CHUNK + 1];
 
+/// A domain that can be found. When it cannot any more, and nobody has found it, it goes.
+#[derive(Debug)]
+struct Known(Arc<Domain>);
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        crate::death::bury(&self.0);
+    }
+}
+
 #[inline(always)]
-fn slot(id: DomId) -> Option<&'static Published<Arc<Domain>>> {
+fn slot(id: DomId) -> Option<&'static Published<Known>> {
     let id = usize::from(id.0);
     DOMAINS.get(id / CHUNK)?.get()?.get(id % CHUNK)
 }
@@ -205,12 +226,12 @@ fn slot(id: DomId) -> Option<&'static Published<Arc<Domain>>> {
 /// Calls `f` with a domain, found by its number.
 #[inline(always)]
 pub fn with<R>(id: DomId, f: impl FnOnce(&Domain) -> R) -> Option<R> {
-    slot(id)?.with(|domain| f(domain))
+    slot(id)?.with(|known| f(&known.0))
 }
 
 /// Returns a domain by number, to be kept.
 pub fn find(id: DomId) -> Option<Arc<Domain>> {
-    slot(id)?.with(Arc::clone)
+    slot(id)?.with(|known| known.0.clone())
 }
 
 /// Returns the domain with the lowest number that is at least this.
@@ -219,11 +240,11 @@ pub fn next(id: DomId) -> Option<Arc<Domain>> {
 }
 
 /// Iterates over the domains from a number on, in ascending order.
-fn from(id: DomId) -> impl Iterator<Item = Arc<Domain>> {
+pub fn from(id: DomId) -> impl Iterator<Item = Arc<Domain>> {
     let (first, at) = (usize::from(id.0) / CHUNK, usize::from(id.0) % CHUNK);
     let chunks = DOMAINS.iter().enumerate().skip(first).filter_map(|(n, chunk)| Some((n, chunk.get()?)));
     let slots = chunks.flat_map(move |(n, chunk)| chunk.iter().skip(if n == first { at } else { 0 }));
-    slots.filter_map(|slot| slot.with(Arc::clone))
+    slots.filter_map(|slot| slot.with(|known| known.0.clone()))
 }
 
 /// Returns how many domains there are.
@@ -239,9 +260,14 @@ pub fn publish(domain: Arc<Domain>) -> Result<()> {
     let id = domain.id;
     let chunk = DOMAINS.get(usize::from(id.0) / CHUNK).ok_or(Errno::EINVAL)?;
     chunk.call_once(|| Box::new([const { Published::new() }; CHUNK]));
-    let node = Node::new(domain)?;
+    let node = Node::new(Known(domain))?;
     slot(id).ok_or(Errno::EINVAL)?.replace(Some(node));
     Ok(())
+}
+
+/// Takes a domain away from those that can be found; a grace period later it is [`crate::death::bury`]'s.
+pub fn unpublish(id: DomId) {
+    slot(id).and_then(|slot| slot.replace(None));
 }
 
 /// Forgets all domains, for a new machine; they are the caller's to drop.
@@ -260,7 +286,6 @@ pub fn hardware() -> Option<Arc<Domain>> {
 }
 
 /// Calls `f` for every domain, in ascending order of their numbers.
-pub fn for_each(f: impl FnMut(&Arc<Domain>)) {
-    let all: alloc::vec::Vec<_> = from(DomId(0)).collect();
-    all.iter().for_each(f);
+pub fn for_each(mut f: impl FnMut(&Arc<Domain>)) {
+    from(DomId(0)).for_each(|domain| f(&domain));
 }

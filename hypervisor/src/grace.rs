@@ -54,6 +54,13 @@ impl<T> Node<T> {
     }
 }
 
+impl<T> Node<T> {
+    /// Returns the value.
+    pub const fn value(&self) -> &T {
+        &self.value
+    }
+}
+
 /// A value, or none, that can be read without a lock and replaced at any time.
 pub struct Published<T>(AtomicPtr<Node<T>>, PhantomData<Option<Box<T>>>);
 
@@ -64,6 +71,11 @@ impl<T> Published<T> {
     /// Makes one that holds nothing.
     pub const fn new() -> Self {
         Self(AtomicPtr::new(null_mut()), PhantomData)
+    }
+
+    /// Makes one that holds a value.
+    pub fn holding(value: Box<Node<T>>) -> Self {
+        Self(AtomicPtr::new(Box::into_raw(value)), PhantomData)
     }
 
     /// Calls `f` with the value, if there is one.

@@ -130,8 +130,7 @@ impl Grants {
         self.table.read().drop_pages()
     }
 
-    /// Ends all mappings of a dying domain, as far as handles go: its page tables hold the references and go later. No vCPU
-    /// of it runs.
+    /// Ends all mappings of a dying domain, whose page tables are gone.
     ///
     /// # Errors
     /// `ERESTART`: to be called again.

@@ -20,6 +20,7 @@ pub mod cpus;
 pub mod crash;
 pub mod create;
 pub mod current;
+pub mod death;
 pub mod dispatch;
 pub mod domain;
 pub mod emulate;

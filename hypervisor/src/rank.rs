@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Ranks of the hypervisor's locks: a CPU takes them in ascending order only. `mm`'s come behind them.
 
+/// A domain's death.
+pub const DEATH: u8 = 4;
 /// The right to set the state of a domain's vCPUs that are not initialised.
 pub const INITIALISE: u8 = 6;
 /// A domain's page tables.

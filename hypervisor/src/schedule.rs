@@ -333,6 +333,9 @@ fn idle() {
         if work.contains(Work::GRACE) {
             crate::grace::pass();
         }
+        if work.contains(Work::BURY) {
+            crate::death::look();
+        }
         if work.contains(Work::SCHEDULE) || cpu::has_work() {
             return;
         }

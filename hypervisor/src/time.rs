@@ -87,7 +87,7 @@ pub fn set_wall_clock(wall: u64, system: u64) {
 
 /// Publishes the wall clock in a domain's shared page.
 pub fn publish_wall_clock(domain: &Domain) {
-    let shared = domain.shared_info;
+    let shared = domain.shared_info();
     let at_boot = WALL_AT_BOOT.load(SeqCst);
     let seconds = (at_boot / 1_000_000_000).wrapping_add(domain.time_offset.load(Relaxed));
     let version = shared.u32(shared_offset::WC_VERSION);

@@ -14,7 +14,9 @@ use hypercalls::vm_assist::VmAssistType;
 
 use crate::bounce::{self, Extra};
 use crate::vcpu::Vcpu;
-use crate::{console, crash, current, grace, mmu, privileged, quirks, registers, schedule, snapshot, stop, timers};
+use crate::{
+    console, crash, current, death, grace, mmu, privileged, quirks, registers, schedule, snapshot, stop, timers,
+};
 
 pub(crate) const DEBUG: u32 = 1;
 pub(crate) const NMI: u32 = 2;
@@ -173,6 +175,9 @@ pub fn exit_work(regs: &mut Regs) {
     }
     if work.contains(Work::GRACE) {
         grace::pass();
+    }
+    if work.contains(Work::BURY) {
+        death::look();
     }
     let must_choose = match current::vcpu() {
         Some(vcpu) if vcpu.runnable() => false,

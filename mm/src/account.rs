@@ -3,7 +3,8 @@
 //!
 //! What must hold: a frame that is owned by an ordinary domain and not special is on exactly one list of that domain's
 //! account and counted once, from [`Account::populate`] or [`Account::adopt`] until its last reference goes. So frames given
-//! up but still mapped count against the maximum until they are really free.
+//! up but still mapped count against the maximum until they are really free. Frames of the hypervisor's that are shared with
+//! the domain are counted too, by themselves: while there are any, no other domain can have its number.
 //!
 //! # Locking
 //! `ACCOUNTS` finds the account when the last reference goes; `PAGES` protects one account's lists. Neither is held
@@ -66,6 +67,8 @@ struct Pages {
     /// Frames of a dying domain that hold no type of their own any more.
     visited: List,
     owned: u64,
+    /// Frames of the hypervisor's that are shared with the domain, or still mapped.
+    shared: u64,
     maximum: u64,
     /// Frames that are promised to the domain.
     claim: u64,
@@ -124,8 +127,16 @@ impl Account {
     /// # Errors
     /// As [`Account::open`].
     pub fn open_with(domid: DomId, maximum: u64, absent: Option<AbsentRule>) -> Result<Arc<Self>> {
-        let (list, visited) = (List::EMPTY, List::EMPTY);
-        let pages = Pages { list, visited, owned: 0, maximum, claim: 0, dying: false, visited_all: false };
+        let pages = Pages {
+            list: List::EMPTY,
+            visited: List::EMPTY,
+            owned: 0,
+            shared: 0,
+            maximum,
+            claim: 0,
+            dying: false,
+            visited_all: false,
+        };
         let account = Arc::new(Self {
             domid,
             dirty: AtomicCpuMask::new(),
@@ -143,9 +154,9 @@ impl Account {
     /// Closes the account of a domain that is gone.
     ///
     /// # Errors
-    /// `EBUSY` while it still owns frames: others have them mapped.
+    /// `EBUSY` while it still has frames: others have them mapped.
     pub fn close(&self) -> Result<()> {
-        if self.owned() != 0 {
+        if self.has_frames() {
             return Err(Errno::EBUSY);
         }
         let gone = ACCOUNTS.lock().remove(&self.domid);
@@ -181,6 +192,11 @@ impl Account {
     /// Returns how many frames the domain owns, those given up but still mapped included.
     pub fn owned(&self) -> u64 {
         self.lock().owned
+    }
+    /// True while there are frames of the domain's, shared ones among them. When the last one of a dying domain goes, the CPU on
+    /// which it goes gets [`Work::BURY`](arch::cpu::Work).
+    pub fn has_frames(&self) -> bool {
+        self.lock().has_frames()
     }
     /// Returns how many it may own.
     pub fn maximum(&self) -> u64 {
@@ -344,6 +360,9 @@ impl Account {
 }
 
 impl Pages {
+    fn has_frames(&self) -> bool {
+        self.owned != 0 || self.shared != 0
+    }
     fn check_alive(&self) -> Result<()> {
         if self.dying { Err(Errno::EINVAL) } else { Ok(()) }
     }
@@ -373,10 +392,16 @@ pub(crate) fn release(frame: &'static Frame) {
     let mfn = frame.mfn();
     let state = frame.state();
     debug_assert!(state.type_count == 0 && !state.allocated, "{mfn} freed while typed: {state:?}");
-    if !state.special
-        && let Some(account) = find(state.owner)
-    {
-        account.lock().remove(frame);
+    if let Some(account) = find(state.owner) {
+        let mut pages = account.lock();
+        if state.special {
+            pages.shared -= 1
+        } else {
+            pages.remove(frame)
+        }
+        if pages.dying && !pages.has_frames() {
+            arch::cpu::raise_here(arch::cpu::Work::BURY);
+        }
     }
     if frame.take_noncoherent() {
         arch::phys::flush_cache(mfn);
@@ -384,6 +409,14 @@ pub(crate) fn release(frame: &'static Frame) {
     m2p::clear(mfn);
     frame.clean();
     buddy::give_back(mfn, 0, true);
+}
+
+/// Counts a frame that the hypervisor shares with a domain, or no longer.
+pub(crate) fn count_shared(owner: DomId, more: bool) {
+    if let Some(account) = find(owner) {
+        let shared = &mut account.lock().shared;
+        *shared = if more { *shared + 1 } else { *shared - 1 };
+    }
 }
 
 /// Flushes, for a change of type, the CPUs that may hold translations of the frame older than its stamp.

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Frames of the hypervisor's that a guest may map: shared_info, grant tables, the M2P.
 //!
-//! Such a frame reads as owned by the one domain that may map it but is marked special: it is on no account, cannot be given
-//! up or stolen, and a type reference that only the hypervisor drops keeps it what it is, writable or read-only: never a
+//! Such a frame reads as owned by the one domain that may map it but is marked special: its account only counts it, it cannot
+//! be given up or stolen, and a type reference that only the hypervisor drops keeps it what it is, writable or read-only: never a
 //! page table (XSA-248). Frames for privileged domains at large are shared with [`DomId::XEN`].
 
 use crate::frame::{self, PageType};
-use crate::{buddy, m2p};
+use crate::{account, buddy, m2p};
 use alloc::vec::Vec;
 use hypercalls::{DomId, Errno, Mfn, Result};
 
@@ -46,7 +46,13 @@ impl SharedFrame {
     /// # Errors
     /// It maps one: then all are still shared.
     pub fn withdraw(frames: Vec<Self>) -> core::result::Result<(), Vec<Self>> {
-        let recall = |f: &Self| frame::ram(f.mfn).is_some_and(|frame| frame.recall(f.owner));
+        let recall = |f: &Self| {
+            let recalled = frame::ram(f.mfn).is_some_and(|frame| frame.recall(f.owner));
+            if recalled {
+                account::count_shared(f.owner, false);
+            }
+            recalled
+        };
         let gone = frames.iter().take_while(|f| recall(f)).count();
         if gone < frames.len() {
             frames[..gone].iter().for_each(|f| share(f.mfn, f.owner, Share::ReadWrite));
@@ -76,6 +82,7 @@ pub fn share(mfn: Mfn, owner: DomId, how: Share) {
     if let Some(frame) = frame::ram(mfn) {
         debug_assert_eq!(frame.owner(), DomId::IDLE, "only the hypervisor's frames can be shared");
         m2p::clear(mfn);
+        account::count_shared(owner, true);
         // First what it may become, then who may ask.
         frame.fix_type(match how {
             Share::ReadWrite => PageType::Writable,

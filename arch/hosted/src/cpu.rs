@@ -23,6 +23,8 @@ bitflags::bitflags! {
         const CONSOLE = 1 << 3;
         /// Say that nothing found before is in use any more.
         const GRACE = 1 << 4;
+        /// See whether a domain that has died is gone for good.
+        const BURY = 1 << 5;
     }
 }
 

@@ -9,7 +9,7 @@
 //! is refused as such (#GP with the selector) instead of faulting on the table.
 #![expect(unsafe_code, reason = "views the window's page table")]
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use arch_types::Flush;
 use hypercalls::{GuestVa, Mfn};
@@ -23,7 +23,19 @@ pub const GDT_PAGES: usize = 14;
 /// Pages of an LDT.
 pub const LDT_PAGES: usize = 16;
 
-static NEXT: AtomicU32 = AtomicU32::new(0);
+/// The page of a window that is never mapped. While the window is free, its entry leads to the next free one.
+const UNUSED_PAGE: usize = 15;
+
+/// Which windows there are.
+struct Windows {
+    /// Those that were made.
+    made: u32,
+    /// The first free one of them.
+    free: Option<u32>,
+}
+
+static WINDOWS: spin::mutex::SpinMutex<Windows, crate::sync::Relax> =
+    spin::mutex::SpinMutex::new(Windows { made: 0, free: None });
 /// A frame of zeros, only ever mapped read-only.
 static ZEROS: Once<Mfn> = Once::new();
 
@@ -48,14 +60,28 @@ fn empty_gdt_page() -> u64 {
     ZEROS.get().map_or(0, |&zeros| encode(zeros, Pte::empty()))
 }
 
+impl Drop for Window {
+    /// The window is free. No vCPU uses it, so no CPU has translations of it: leaving a vCPU flushes them.
+    fn drop(&mut self) {
+        self.entries.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
+        let index = ((self.base - layout::WINDOWS) / layout::WINDOW_SIZE) as u32;
+        let mut windows = WINDOWS.lock();
+        // Even, so not present.
+        let next = windows.free.map_or(0, |next| u64::from(next) + 1) << 1;
+        self.entries[UNUSED_PAGE].store(next, Ordering::Relaxed);
+        windows.free = Some(index);
+    }
+}
+
 impl Window {
-    /// Makes a window with nothing mapped. Windows are never freed, as their tables are shared.
+    /// Makes a window with nothing mapped, of one that is free if there is any: their tables are shared, and stay.
     ///
     /// # Errors
     /// [`NoTables`] when memory or the slot's space is used up.
     pub fn new(alloc: TableAlloc<'_>) -> Result<Self, NoTables> {
         ZEROS.try_call_once(|| alloc().ok_or(NoTables))?;
-        let index = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut windows = WINDOWS.lock();
+        let index = windows.free.unwrap_or(windows.made);
         if index >= layout::MAX_WINDOWS {
             return Err(NoTables);
         }
@@ -64,6 +90,12 @@ impl Window {
         // SAFETY: a window is 32 pages, aligned to 32 pages, so its entries are 32 neighbours in one L1 table, which
         // is ours for ever and only accessed as atomics.
         let entries: &[AtomicU64] = unsafe { core::slice::from_raw_parts(first, 32) };
+        if windows.free.is_some() {
+            windows.free = ((entries[UNUSED_PAGE].swap(0, Ordering::Relaxed) >> 1) as u32).checked_sub(1);
+        } else {
+            windows.made += 1;
+        }
+        drop(windows);
         for entry in &entries[..GDT_PAGES] {
             entry.store(empty_gdt_page(), Ordering::Relaxed);
         }

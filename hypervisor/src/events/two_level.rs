@@ -22,7 +22,7 @@ fn place(port: u32) -> (usize, u64) {
 /// True when the port's bit is set in the bitmap at `base` of the shared page.
 fn is_set(domain: &Domain, base: usize, port: u32) -> bool {
     let (word, bit) = place(port);
-    port < EVTCHN_2L_NR_CHANNELS && domain.shared_info.u64(base + word).load(SeqCst) & bit != 0
+    port < EVTCHN_2L_NR_CHANNELS && domain.shared_info().u64(base + word).load(SeqCst) & bit != 0
 }
 
 /// True when the port is pending, masked or not.
@@ -42,10 +42,10 @@ pub(super) fn raise(domain: &Domain, port: u32, vcpu: VcpuId) {
         return;
     }
     let (word, bit) = place(port);
-    if domain.shared_info.u64(shared_offset::EVTCHN_PENDING + word).fetch_or(bit, SeqCst) & bit != 0 {
+    if domain.shared_info().u64(shared_offset::EVTCHN_PENDING + word).fetch_or(bit, SeqCst) & bit != 0 {
         return;
     }
-    if domain.shared_info.u64(shared_offset::EVTCHN_MASK + word).load(SeqCst) & bit == 0 {
+    if domain.shared_info().u64(shared_offset::EVTCHN_MASK + word).load(SeqCst) & bit == 0 {
         select(domain, port, vcpu);
     }
     wake_pollers(domain, port);
@@ -64,7 +64,7 @@ fn select(domain: &Domain, port: u32, vcpu: VcpuId) {
 pub(super) fn unmask(domain: &Domain, port: u32, vcpu: VcpuId) {
     let (word, bit) = place(port);
     if port < EVTCHN_2L_NR_CHANNELS
-        && domain.shared_info.u64(shared_offset::EVTCHN_MASK + word).fetch_and(!bit, SeqCst) & bit != 0
+        && domain.shared_info().u64(shared_offset::EVTCHN_MASK + word).fetch_and(!bit, SeqCst) & bit != 0
         && is_pending(domain, port)
     {
         select(domain, port, vcpu);
@@ -75,14 +75,14 @@ pub(super) fn unmask(domain: &Domain, port: u32, vcpu: VcpuId) {
 pub(super) fn clear_pending(domain: &Domain, port: u32) {
     let (word, bit) = place(port);
     if port < EVTCHN_2L_NR_CHANNELS {
-        domain.shared_info.u64(shared_offset::EVTCHN_PENDING + word).fetch_and(!bit, SeqCst);
+        domain.shared_info().u64(shared_offset::EVTCHN_PENDING + word).fetch_and(!bit, SeqCst);
     }
 }
 
 /// Iterates over the ports whose pending bit is set.
 pub(super) fn all_pending(domain: &Domain) -> impl Iterator<Item = u32> + '_ {
     let words = (0..EVTCHN_2L_NR_CHANNELS / 64).map(|n| {
-        let word = domain.shared_info.u64(shared_offset::EVTCHN_PENDING + n as usize * 8);
+        let word = domain.shared_info().u64(shared_offset::EVTCHN_PENDING + n as usize * 8);
         (n, word.load(SeqCst))
     });
     words.flat_map(|(n, word)| (0..64).filter(move |bit| word >> bit & 1 != 0).map(move |bit| n * 64 + bit))

@@ -58,7 +58,7 @@ fn about_domain(domain: &Domain, to: &mut Text) {
     }
     line!(to, " pause count {}, {} vCPUs", domain.pause_count.load(Relaxed), domain.vcpus.len());
     line!(to, "  {} of {} pages", domain.account.owned(), Limit(domain.account.maximum()));
-    line!(to, "  shared info in {}, assists {:#x}", domain.shared_info.mfn(), domain.assist.load(Relaxed));
+    line!(to, "  shared info in {}, assists {:#x}", domain.shared_info().mfn(), domain.assist.load(Relaxed));
     part!(to, "  CPUs that may hold translations:");
     line!(to, "{}", Cpus(domain.account.dirty.load()));
     line!(to, "  {} event channels", domain.events.iter().count());

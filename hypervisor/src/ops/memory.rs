@@ -102,7 +102,7 @@ fn maximum_reservation(domain: &Domain) -> i64 {
 }
 
 fn maximum_gpfn(domain: &Domain) -> i64 {
-    let max_pfn = domain.shared_info.u64(shared_offset::MAX_PFN);
+    let max_pfn = domain.shared_info().u64(shared_offset::MAX_PFN);
     max_pfn.load(core::sync::atomic::Ordering::Relaxed).wrapping_sub(1) as i64
 }
 

@@ -113,7 +113,7 @@ impl Player<'_> {
     /// them with anything.
     pub(super) fn acknowledge(&mut self, world: &World, vcpu: &Vcpu) {
         let info = vcpu.vcpu_info();
-        let shared = world.guests[usize::from(vcpu.domid.0)].domain.shared_info;
+        let shared = world.guests[usize::from(vcpu.domid.0)].domain.shared_info();
         let word = self.source.below(3) as usize * 8;
         match self.source.below(9) {
             7 | 8 => self.scribble(&world.guests[usize::from(vcpu.domid.0)].domain),

@@ -68,7 +68,7 @@ impl Player<'_> {
 
     fn any_frame_of(&mut self, world: &World, who: usize) -> Mfn {
         match self.source.below(10) {
-            0 => world.guests[who].domain.shared_info.mfn(),
+            0 => world.guests[who].domain.shared_info().mfn(),
             1 => world.guests[who].domain.grants.frame(0).unwrap_or(Mfn(0)),
             2..=5 => world.guests[who].p2m[POOL[1].start + self.source.below(3) as usize],
             _ => {

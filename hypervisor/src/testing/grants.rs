@@ -36,7 +36,7 @@ impl Player<'_> {
         let gref = self.gref() as usize;
         let frame = match self.source.below(16) {
             0 => self.source.word(),
-            1 => world.guests[who].domain.shared_info.mfn().0,
+            1 => world.guests[who].domain.shared_info().mfn().0,
             2 => table.0,
             3 => self.gref(),
             _ => self.frame(world, who, 0).0,

@@ -35,8 +35,8 @@ impl Player<'_> {
             0 => Mfn(self.source.below(1 << 20)),
             1 => Mfn(self.source.pick(&[0xf0000, 0xfec00, 0xfed00, 0xfee01])),
             2 => self.frame(world, 1 - who, 0),
-            3 => world.guests[who].domain.shared_info.mfn(),
-            4 => world.guests[1 - who].domain.shared_info.mfn(),
+            3 => world.guests[who].domain.shared_info().mfn(),
+            4 => world.guests[1 - who].domain.shared_info().mfn(),
             5 => world.guests[who].domain.grants.frame(0).unwrap_or(Mfn(0)),
             _ => self.frame(world, who, level - 1),
         };

@@ -139,7 +139,15 @@ pub fn set_context(world: &mut World, id: u16, vcpu: u32, context: Option<&VcpuG
 /// # Errors
 /// The calls'.
 pub fn build(world: &mut World, wanted: &CreateDomain) -> Result<u16, Errno> {
-    let id = create(world, 0, wanted)?;
+    build_as(world, 0, wanted)
+}
+
+/// As [`build`], with a number of the caller's choice.
+///
+/// # Errors
+/// The calls'.
+pub fn build_as(world: &mut World, number: u16, wanted: &CreateDomain) -> Result<u16, Errno> {
+    let id = create(world, number, wanted)?;
     domctl(world, DomctlCmd::MAX_VCPUS, id, &MaxVcpus { max: wanted.max_vcpus })?;
     let max_memkb = guest::FRAMES as u64 * 4;
     domctl(world, DomctlCmd::MAX_MEM, id, &MaxMem { max_memkb })?;

@@ -49,7 +49,7 @@ fn dom0_finds_its_kernel_and_all_that_it_was_told() {
     assert_eq!(bytes::<20>(info), *b"xen-3.0-x86_64\0\0\0\0\0\0");
     let field = |offset: usize| guest::read(info + offset as u64);
     assert_eq!(field(offset_of!(StartInfo, nr_pages)), PAGES);
-    assert_eq!(field(offset_of!(StartInfo, shared_info)), world.guests[0].domain.shared_info.mfn().maddr().0);
+    assert_eq!(field(offset_of!(StartInfo, shared_info)), world.guests[0].domain.shared_info().mfn().maddr().0);
     assert_eq!(field(offset_of!(StartInfo, mod_len)), INITRD.len() as u64);
     assert_eq!(bytes::<21>(info + offset_of!(StartInfo, cmd_line) as u64), *b"root=/dev/none quiet\0");
     let [offset, size] = [0, 4].map(|at| bytes::<4>(info + offset_of!(StartInfo, console) as u64 + at));

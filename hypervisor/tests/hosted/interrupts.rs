@@ -113,7 +113,7 @@ impl Machine {
         let domain = self.domain(n);
         let told = events::is_pending(domain, port);
         let word = hypercalls::shared_info::shared_offset::EVTCHN_PENDING + port as usize / 64 * 8;
-        domain.shared_info.u64(word).fetch_and(!(1 << (port % 64)), Relaxed);
+        domain.shared_info().u64(word).fetch_and(!(1 << (port % 64)), Relaxed);
         told
     }
 }

@@ -4,7 +4,9 @@
 mod boot;
 mod channels;
 mod continuations;
+mod death;
 mod grants;
+mod heap;
 mod interrupts;
 mod life;
 mod messages;

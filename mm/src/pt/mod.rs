@@ -127,12 +127,14 @@ pub struct PageTables {
     deferred: Option<Mfn>,
     /// An entry above L1 that hardware may have cached was changed.
     flush_owed: bool,
+    /// The domain is dying: no frame becomes a table any more.
+    closed: bool,
 }
 
 impl PageTables {
     /// Nothing owed.
     pub const fn new() -> Self {
-        Self { deferred: None, flush_owed: false }
+        Self { deferred: None, flush_owed: false, closed: false }
     }
 
     /// Finishes a teardown that was put off.
@@ -162,6 +164,14 @@ impl PageTables {
             self.flush_owed = false;
             arch::tlb::flush(&ctx.owner.dirty.load(), Flush::All);
         }
+    }
+
+    /// Lets no pin, root or descriptor page be taken any more, for good: the domain is dying.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+    fn check_open(&self) -> Result<()> {
+        if self.closed { Err(Errno::EINVAL) } else { Ok(()) }
     }
 
     /// Changes the 8 bytes at `at` in a frame of the domain's: an entry, if the frame is a page table, else plain
@@ -233,6 +243,7 @@ impl PageTables {
     /// domain is dying: nobody would end the pin.
     pub fn pin(&mut self, ctx: &PtCtx<'_>, mfn: Mfn, level: u8) -> Result<()> {
         self.drain(ctx)?;
+        self.check_open()?;
         if !(1..=4).contains(&level) || ctx.owner.is_dying() {
             return Err(Errno::EINVAL);
         }
@@ -263,6 +274,7 @@ impl PageTables {
     /// As [`PageTables::pin`].
     pub fn get_root(&mut self, ctx: &PtCtx<'_>, mfn: Mfn, use_as: RootUse) -> Result<RootRef> {
         self.drain(ctx)?;
+        self.check_open()?;
         table::get(self, ctx, mfn, 4)?;
         table::set_m2p_slot(mfn, use_as);
         Ok(RootRef(mfn))
@@ -290,6 +302,7 @@ impl PageTables {
     /// # Errors
     /// `EINVAL`: not the domain's frame, in other use, or a bad descriptor.
     pub fn get_segdesc(&mut self, ctx: &PtCtx<'_>, mfn: Mfn) -> Result<crate::refs::SegDescRef> {
+        self.check_open()?;
         let frame = frame::ram(mfn).filter(|f| f.try_get(ctx.domid())).ok_or(Errno::EINVAL)?;
         let result = match frame.get_type(PageType::SegDesc) {
             Ok(Start::Valid) => Ok(()),
@@ -338,7 +351,8 @@ impl PageTables {
     }
 
     /// Gives up everything a dying domain owns: pins and interrupted work first, then the frames. No vCPU of it runs, its
-    /// roots were put, its account takes nothing in any more ([`Account::begin_dying`]).
+    /// roots were put, its account takes nothing in any more ([`Account::begin_dying`]), and its tables are closed
+    /// ([`PageTables::close`]).
     ///
     /// # Errors
     /// `ERESTART`: to be called again.

@@ -27,7 +27,7 @@ fn flags(domain: &Domain) -> u32 {
     let set = [
         (XEN_DOMINF_BLOCKED, any && online().all(is_blocked)),
         (XEN_DOMINF_RUNNING, online().any(|v| v.status.running.load(Relaxed))),
-        (XEN_DOMINF_DYING, domain.dying.load(Relaxed)),
+        (XEN_DOMINF_DYING, domain.dead.load(Relaxed)),
         (XEN_DOMINF_SHUTDOWN, shut_down),
         (XEN_DOMINF_PAUSED, domain.controller_pauses.load(Relaxed) != 0),
         (XEN_DOMINF_XS_DOMAIN, domain.serves_store),
@@ -46,7 +46,7 @@ pub fn of(domain: &Domain) -> GetDomainInfo {
         // The tools take the largest 32-bit number for no limit.
         max_pages: domain.account.maximum().min(u64::from(u32::MAX)),
         outstanding_pages: domain.account.claimed(),
-        shared_info_frame: domain.shared_info.mfn().0,
+        shared_info_frame: domain.shared_info().mfn().0,
         cpu_time: domain.vcpus.iter().map(run_time).sum(),
         nr_online_vcpus: domain.vcpus.iter().filter(|v| !v.status.down.load(Relaxed)).count() as u32,
         max_vcpu_id: (domain.vcpus.len() as u32).wrapping_sub(1),

@@ -31,6 +31,13 @@ pub(super) fn unpause(_: &Vcpu, domain: &Domain, _: &mut Payload) -> Result<Answ
     Ok(Answer::Nothing)
 }
 
+/// Destroys a domain, a step at a time.
+pub(super) fn destroy(vcpu: &Vcpu, domain: &Domain, _: &mut Payload) -> Result<Answer> {
+    not_self(vcpu, domain)?;
+    crate::death::destroy(domain)?;
+    Ok(Answer::Nothing)
+}
+
 /// Lets a domain go on that has shut down.
 pub(super) fn resume(vcpu: &Vcpu, domain: &Domain, _: &mut Payload) -> Result<Answer> {
     not_self(vcpu, domain)?;

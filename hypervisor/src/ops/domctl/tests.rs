@@ -34,7 +34,7 @@ fn the_next_domain_is_described() {
     let (result, back) = raw(&mut world, HypercallNr::DOMCTL, &domctl_op(DomctlCmd::GETDOMAININFO, 1));
     let info: GetDomainInfo = back.u.get();
     assert_eq!((result, back.domain, info.domain), (0, DomId(1), DomId(1)));
-    assert_eq!(info.shared_info_frame, world.guests[1].domain.shared_info.mfn().0);
+    assert_eq!(info.shared_info_frame, world.guests[1].domain.shared_info().mfn().0);
     assert!(info.max_pages <= u64::from(u32::MAX), "no limit is what xentop knows as such");
     assert_eq!(info.flags >> XEN_DOMINF_SHUTDOWNSHIFT, XEN_DOMINF_SHUTDOWNMASK, "no reason yet");
     assert_eq!(info.flags & (XEN_DOMINF_PAUSED | XEN_DOMINF_SHUTDOWN | XEN_DOMINF_DYING), 0);

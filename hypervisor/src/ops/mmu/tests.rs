@@ -166,7 +166,8 @@ fn frames_of_another_domain() {
     let world = World::new();
     let (controller, other) = (&*world.controller, &*world.other);
     let (table, theirs, mine) = (l1_table(controller), frame(other), frame(controller));
-    let (their_table, shared, grants) = (l1_table(other), other.shared_info.mfn(), other.grants.frame(0).expect("one"));
+    let (their_table, shared, grants) =
+        (l1_table(other), other.shared_info().mfn(), other.grants.frame(0).expect("one"));
     let at = |kind: u64| Maddr(table.maddr().0 | kind);
     let named = u64::from(OTHER.0);
     for (value, owner, expected) in [
