@@ -79,6 +79,13 @@ impl GuestVa {
     pub const fn is_canonical(self) -> bool {
         ((self.0 << 16) as i64 >> 16) as u64 == self.0
     }
+    /// True when an access to `len` bytes from here does not touch the hypervisor's part, in one comparison. One that goes past
+    /// the end of the address space goes on at its start, which is a guest's like its end.
+    #[inline(always)]
+    pub const fn access_ok(self, len: u64) -> bool {
+        // Counted from the end of the hole, guests' addresses are one range: the upper part, then the lower one.
+        self.0.wrapping_sub(HOLE_END) <= (1u64 << 47).wrapping_sub(HOLE_END) - len
+    }
     /// True when `len` bytes from here are canonical, do not wrap, and stay out of the hole.
     pub const fn range_ok(self, len: u64) -> bool {
         match self.0.checked_add(len) {

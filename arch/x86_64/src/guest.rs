@@ -75,6 +75,55 @@ macro_rules! access {
     };
 }
 
+/// Assembles stores of words to guest memory, whose whole range was checked; after a fault it goes on with the first argument.
+macro_rules! store {
+    ($fault:expr, $dst:ident, $($word:ident $at:literal),+) => {
+        // SAFETY: as in `copy_to`.
+        unsafe {
+            asm!(
+                "771: .byte 0x0f, 0x1f, 0x00", ".pushsection .smap_sites, \"a\"", ".quad 771b, 1", ".popsection",
+                $(
+                    concat!("2: mov [{dst} + ", $at, "], {", stringify!($word), "}"),
+                    ".pushsection .fixup, \"a\"", ".quad 2b, 4f", ".popsection",
+                )+
+                "3: .byte 0x0f, 0x1f, 0x00", ".pushsection .smap_sites, \"a\"", ".quad 3b, 0", ".popsection",
+                ".pushsection .text.recover, \"ax\"",
+                "4: .byte 0x0f, 0x1f, 0x00", ".pushsection .smap_sites, \"a\"", ".quad 4b, 0", ".popsection",
+                "jmp {fault}", ".popsection",
+                dst = in(reg) $dst.0, $($word = in(reg) $word,)+ fault = label { $fault },
+                options(nostack, preserves_flags)
+            );
+        }
+    };
+}
+
+/// Assembles loads of words of guest memory, whose whole range was checked, and puts them one behind the other.
+macro_rules! load {
+    ($failed:ident, $src:ident, $to:ident, $first:ident $first_at:literal $(, $word:ident $at:literal)*) => {{
+        let ($first, $($word,)*): (u64, $(load!(@u64 $word),)*);
+        // SAFETY: as in `copy_from`; the value has as many bytes.
+        unsafe {
+            asm!(
+                "771: .byte 0x0f, 0x1f, 0x00", ".pushsection .smap_sites, \"a\"", ".quad 771b, 1", ".popsection",
+                concat!("2: mov {", stringify!($first), "}, [{src}]"),
+                ".pushsection .fixup, \"a\"", ".quad 2b, 4f", ".popsection",
+                $(
+                    concat!("2: mov {", stringify!($word), "}, [{src} + ", $at, "]"),
+                    ".pushsection .fixup, \"a\"", ".quad 2b, 4f", ".popsection",
+                )*
+                "3: .byte 0x0f, 0x1f, 0x00", ".pushsection .smap_sites, \"a\"", ".quad 3b, 0", ".popsection",
+                ".pushsection .text.recover, \"ax\"", "4: mov {failed:e}, 1", "jmp 3b", ".popsection",
+                failed = inout(reg) 0u32 => $failed, src = in(reg) $src.0,
+                $first = out(reg) $first, $($word = out(reg) $word,)*
+                options(nostack, preserves_flags)
+            );
+            $to.cast::<u64>().add($first_at / 8).write_unaligned($first);
+            $($to.cast::<u64>().add($at / 8).write_unaligned($word);)*
+        }
+    }};
+    (@u64 $word:ident) => { u64 };
+}
+
 /// Copies from the guest; on a fault the destination's contents are unspecified.
 ///
 /// # Errors
@@ -106,8 +155,17 @@ pub fn copy_to(dst: GuestVa, src: &[u8]) -> Result<(), GuestFault> {
 /// As [`copy_to`].
 #[inline(always)]
 pub fn write_words<const N: usize>(dst: GuestVa, words: &[u64; N]) -> Result<(), GuestFault> {
-    if !dst.range_ok(size_of::<[u64; N]>() as u64) {
+    if !dst.access_ok(size_of::<[u64; N]>() as u64) {
         return Err(GuestFault);
+    }
+    // The two forms that nearly all bounce frames have go from registers.
+    if let [a, b, c, d, e, f, g] = words[..] {
+        store!(return Err(GuestFault), dst, a 0, b 8, c 16, d 24, e 32, f 40, g 48);
+        return Ok(());
+    }
+    if let [a, b, c, d, e, f, g, h] = words[..] {
+        store!(return Err(GuestFault), dst, a 0, b 8, c 16, d 24, e 32, f 40, g 48, h 56);
+        return Ok(());
     }
     let failed: u32;
     // SAFETY: as in `copy_to`; DF is clear in Rust code.
@@ -123,25 +181,30 @@ pub fn write_words<const N: usize>(dst: GuestVa, words: &[u64; N]) -> Result<(),
 /// As [`copy_from`].
 #[inline(always)]
 pub fn read<T: zerocopy::FromBytes + zerocopy::IntoBytes>(src: GuestVa) -> Result<T, GuestFault> {
-    if !src.range_ok(size_of::<T>() as u64) {
+    if !src.access_ok(size_of::<T>() as u64) {
         return Err(GuestFault);
     }
     let mut value = MaybeUninit::<T>::uninit();
-    let to = value.as_mut_ptr() as u64;
+    let to = value.as_mut_ptr();
     let failed: u32;
-    if size_of::<T>().is_multiple_of(8) {
+    match size_of::<T>() {
+        4 => {
+            let a: u32;
+            // SAFETY: as in `copy_from`; the value has 4 bytes.
+            unsafe {
+                access!("mov {a:e}, [{src}]", failed, a = out(reg) a, src = in(reg) src.0);
+                to.cast::<u32>().write_unaligned(a);
+            }
+        }
+        8 => load!(failed, src, to, a 0),
+        16 => load!(failed, src, to, a 0, b 8),
+        56 => load!(failed, src, to, a 0, b 8, c 16, d 24, e 32, f 40, g 48),
         // SAFETY: as in `copy_from`, into memory of the value's size; DF is clear in Rust code.
-        unsafe {
-            access!("rep movsq", failed, inout("rcx") size_of::<T>() / 8 => _, inout("rdi") to => _, inout("rsi") src.0 => _);
-        }
-    } else if size_of::<T>().is_multiple_of(4) {
+        size if size.is_multiple_of(8) => unsafe {
+            access!("rep movsq", failed, inout("rcx") size / 8 => _, inout("rdi") to => _, inout("rsi") src.0 => _);
+        },
         // SAFETY: as above.
-        unsafe {
-            access!("rep movsd", failed, inout("rcx") size_of::<T>() / 4 => _, inout("rdi") to => _, inout("rsi") src.0 => _);
-        }
-    } else {
-        // SAFETY: as above.
-        failed = unsafe { xenith_guest_copy(to, src.0, size_of::<T>() as u64) };
+        size => failed = unsafe { xenith_guest_copy(to as u64, src.0, size as u64) },
     }
     done(failed)?;
     // SAFETY: every byte was copied, and any bytes are a value of a type that is FromBytes.
@@ -154,14 +217,7 @@ pub fn read<T: zerocopy::FromBytes + zerocopy::IntoBytes>(src: GuestVa) -> Resul
 /// As [`copy_from`].
 #[inline(always)]
 pub fn read_u64(src: GuestVa) -> Result<u64, GuestFault> {
-    if !src.range_ok(8) {
-        return Err(GuestFault);
-    }
-    let (failed, value): (u32, u64);
-    // SAFETY: as in `copy_from`.
-    unsafe { access!("mov {value}, [{src}]", failed, value = out(reg) value, src = in(reg) src.0) };
-    done(failed)?;
-    Ok(value)
+    read(src)
 }
 
 /// Writes 8 bytes in one access.
@@ -170,11 +226,9 @@ pub fn read_u64(src: GuestVa) -> Result<u64, GuestFault> {
 /// As [`copy_to`].
 #[inline(always)]
 pub fn write_u64(dst: GuestVa, value: u64) -> Result<(), GuestFault> {
-    if !dst.range_ok(8) {
+    if !dst.access_ok(8) {
         return Err(GuestFault);
     }
-    let failed: u32;
-    // SAFETY: as in `copy_to`.
-    unsafe { access!("mov [{dst}], {value}", failed, dst = in(reg) dst.0, value = in(reg) value) };
-    done(failed)
+    store!(return Err(GuestFault), dst, value 0);
+    Ok(())
 }

@@ -22,7 +22,7 @@ pub const fn directmap() -> usize {
 /// clash with references held to the same memory.
 #[inline(always)]
 pub const unsafe fn frame_ptr(mfn: Mfn) -> *mut u8 {
-    (directmap() + ((mfn.0 as usize) << 12)) as *mut u8
+    directmap().wrapping_add((mfn.0 as usize) << 12) as *mut u8
 }
 
 /// Returns a view of one 8-byte entry of a frame.
