@@ -49,12 +49,13 @@ pub fn enter(vcpu: &Vcpu, regs: &mut Regs, target: &Entry, extra: Extra) {
         crash::domain(vcpu, Reason::NoHandler);
         return;
     }
-    enter_at(vcpu, regs, address, target.mask_events.load(Relaxed), extra);
+    let masked = u64::from(cpu::event_mask().load(Relaxed) & 1);
+    enter_at(vcpu, regs, address, masked, target.mask_events.load(Relaxed), extra);
 }
 
-/// As [`enter`], with the handler's address and mask flag given.
+/// As [`enter`], with the handler's address, the event mask (1: masked) as it is, and whether it is to be set given.
 #[inline(always)]
-pub fn enter_at(vcpu: &Vcpu, regs: &mut Regs, address: u64, mask_events: bool, extra: Extra) {
+fn enter_at(vcpu: &Vcpu, regs: &mut Regs, address: u64, masked: u64, mask_events: bool, extra: Extra) {
     let from_kernel = context::kernel_mode();
     let (top, rpl) = if from_kernel {
         (regs.rsp, 0)
@@ -62,8 +63,6 @@ pub fn enter_at(vcpu: &Vcpu, regs: &mut Regs, address: u64, mask_events: bool, e
         context::to_kernel_mode();
         (vcpu.kernel_sp.load(Relaxed), 3)
     };
-    let mask = cpu::event_mask();
-    let masked = u64::from(mask.load(Relaxed) & 1);
     let cs = regs.cs & 0xfffc | rpl | masked << 32;
     let rflags = regs.rflags & !(IF | IOPL) | (masked ^ 1) << 9;
     // Alignment comes before the error code and the rest: 7 words are 8 mod 16, 8 words 0 mod 16.
@@ -82,7 +81,7 @@ pub fn enter_at(vcpu: &Vcpu, regs: &mut Regs, address: u64, mask_events: bool, e
         return;
     }
     if mask_events {
-        mask.store(1, Relaxed);
+        cpu::event_mask().store(1, Relaxed);
     }
     regs.rsp = at;
     regs.rip = address;
@@ -119,14 +118,14 @@ pub fn page_fault(vcpu: &Vcpu, regs: &mut Regs, address: u64, code: u32) {
     exception(vcpu, regs, 14, Some(code & !USER | user));
 }
 
-/// Delivers the event upcall.
+/// Delivers the event upcall: events are not masked.
 pub fn event(vcpu: &Vcpu, regs: &mut Regs) {
     let address = vcpu.event.address.load(Relaxed);
     if address == 0 {
         crash::domain(vcpu, Reason::NoHandler);
         return;
     }
-    enter_at(vcpu, regs, address, true, Extra::None);
+    enter_at(vcpu, regs, address, 0, true, Extra::None);
 }
 
 /// Returns from the guest kernel: the `iret` hypercall (runtime rules 4.4).
@@ -168,6 +167,7 @@ pub fn iret(vcpu: &Vcpu, regs: &mut Regs) -> Result<(), Reason> {
 #[cold]
 fn nmi_handled(vcpu: &Vcpu) {
     vcpu.nmi_masked.store(false, Relaxed);
+    cpu::watch_iret(false);
     if vcpu.nmi_pending.load(Relaxed) {
         cpu::raise_here(Work::VCPU);
     }

@@ -58,8 +58,26 @@ impl Outcome {
 /// address that a debug register can hold.
 const AGAIN: i64 = i64::MIN;
 
-/// What runs a hypercall: five arguments in, a result or [`AGAIN`] out, all in registers.
+/// What runs a hypercall: five arguments in, a result or [`AGAIN`] out, all in registers, as the entry code has them.
+#[cfg(target_os = "none")]
+pub type Handler = extern "C" fn(&Vcpu, u64, u64, u64, u64, u64) -> i64;
+/// What runs a hypercall. Where tests call it, panics must get out.
+#[cfg(not(target_os = "none"))]
 pub type Handler = fn(&Vcpu, u64, u64, u64, u64, u64) -> i64;
+
+/// What the entry code calls by itself: the handlers by number, less those of hypercalls that change more than RAX.
+pub static HANDLERS: [Option<Handler>; HypercallNr::COUNT] = {
+    let mut all = [None; HypercallNr::COUNT];
+    let mut number = 0;
+    while number < all.len() {
+        let changes_more = number == HypercallNr::IRET.0 as usize || number == HypercallNr::MULTICALL.0 as usize;
+        if let (Some(line), false) = (&ops::TABLE[number], changes_more) {
+            all[number] = Some(line.handler);
+        }
+        number += 1;
+    }
+    all
+};
 
 fn arguments_of(vcpu: &Vcpu) -> Args {
     core::array::from_fn(|i| vcpu.again[i].load(Relaxed))
@@ -164,6 +182,12 @@ fn handler_of(number: u64) -> Option<Handler> {
     usize::try_from(number).ok().and_then(|n| ops::TABLE.get(n)).and_then(Option::as_ref).map(|line| line.handler)
 }
 
+/// Goes on after a handler that the entry code called has cut its call short.
+#[cold]
+pub fn made_again(vcpu: &Vcpu, regs: &mut Regs) {
+    again(regs, &arguments_of(vcpu));
+}
+
 /// Handles a SYSCALL from guest kernel mode.
 #[inline]
 pub fn hypercall(vcpu: &Vcpu, regs: &mut Regs) {
@@ -225,18 +249,19 @@ fn run_list(vcpu: &Vcpu, regs: &mut Regs, list: GuestPtr<MulticallEntry>, count:
             again_at(regs, list, done, count);
             return Ok(());
         }
-        let entry = guest::read_at(list, done)?;
-        if entry.op == HypercallNr::IRET {
+        // All but the last word of an entry, which no call uses: number, result, arguments.
+        let at = list.va(done).ok_or(Errno::EFAULT)?;
+        let [op, _, a, b, c, d, e]: [u64; 7] = arch::guest::read(at)?;
+        if op == HypercallNr::IRET.0 {
             iret(vcpu, regs);
             return Ok(());
         }
-        let [a, b, c, d, e, _] = entry.args;
-        let value = match handler_of(entry.op.0) {
+        let value = match handler_of(op) {
             Some(handler) => handler(vcpu, a, b, c, d, e),
-            None => unknown(vcpu, entry.op, 0).to_ret(),
+            None => unknown(vcpu, HypercallNr(op), 0).to_ret(),
         };
         if value == AGAIN {
-            return repeat_entry(vcpu, regs, list, done, count, entry);
+            return repeat_entry(vcpu, regs, list, done, count);
         }
         write_result(list, done, value)?;
         if vcpu.domain().paused() {
@@ -249,14 +274,8 @@ fn run_list(vcpu: &Vcpu, regs: &mut Regs, list: GuestPtr<MulticallEntry>, count:
 }
 
 #[cold]
-fn repeat_entry(
-    vcpu: &Vcpu,
-    regs: &mut Regs,
-    list: GuestPtr<MulticallEntry>,
-    done: u64,
-    count: u64,
-    mut entry: MulticallEntry,
-) -> Result<()> {
+fn repeat_entry(vcpu: &Vcpu, regs: &mut Regs, list: GuestPtr<MulticallEntry>, done: u64, count: u64) -> Result<()> {
+    let mut entry = guest::read_at(list, done)?;
     for (to, from) in entry.args.iter_mut().zip(arguments_of(vcpu)) {
         *to = from;
     }

@@ -16,6 +16,8 @@ mod screen;
 use arch::Regs;
 use boot::options::{Failure, Options};
 use boot::{BootInfo, options};
+use hypercalls::HypercallNr;
+use hypervisor::dispatch::{HANDLERS, Handler};
 use hypervisor::{console, crash, interrupts, keys, panic, schedule, traps};
 use spin::{Mutex, Once};
 
@@ -131,7 +133,19 @@ fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
     panic::report(info)
 }
 
-/// SYSCALL from guest kernel mode.
+/// What the entry code calls for a hypercall with its arguments in registers.
+#[unsafe(no_mangle)]
+static XENITH_HANDLERS: [Option<Handler>; HypercallNr::COUNT] = HANDLERS;
+
+/// A hypercall that one of these has cut short.
+#[unsafe(no_mangle)]
+extern "C" fn xenith_hypercall_again(regs: &mut Regs) {
+    if let Some(vcpu) = hypervisor::current::vcpu() {
+        hypervisor::dispatch::made_again(vcpu, regs);
+    }
+}
+
+/// Any other SYSCALL from guest kernel mode.
 #[unsafe(no_mangle)]
 extern "C" fn xenith_hypercall(regs: &mut Regs) {
     if let Some(vcpu) = hypervisor::current::vcpu() {
@@ -149,6 +163,18 @@ extern "C" fn xenith_guest_syscall(regs: &mut Regs) {
 #[unsafe(no_mangle)]
 extern "C" fn xenith_guest_exception(regs: &mut Regs) {
     traps::guest_exception(regs);
+}
+
+/// A page fault that interrupted a guest; false when all its registers are needed.
+#[unsafe(no_mangle)]
+extern "C" fn xenith_page_fault(regs: &mut Regs) -> bool {
+    traps::page_fault_only(regs)
+}
+
+/// A page fault of a guest kernel's write.
+#[unsafe(no_mangle)]
+extern "C" fn xenith_kernel_write_fault(regs: &mut Regs) {
+    traps::kernel_write_fault(regs);
 }
 
 /// An exception that interrupted the hypervisor.

@@ -184,7 +184,7 @@ fn poke_all(cpus: CpuSet) {
 }
 
 /// Makes a vCPU look at its pending events: wakes it when it is blocked, interrupts it when it runs elsewhere.
-#[inline]
+#[inline(always)]
 pub fn kick(vcpu: &Vcpu) {
     // The current vCPU looks at its events on its way back anyway.
     if context::current() != core::ptr::from_ref(vcpu) as usize || vcpu.status.blocked.load(SeqCst) {
@@ -192,6 +192,7 @@ pub fn kick(vcpu: &Vcpu) {
     }
 }
 
+#[inline(never)]
 fn kick_other(vcpu: &Vcpu) {
     let status = &vcpu.status;
     if status.blocked.swap(false, SeqCst) {
@@ -419,6 +420,7 @@ fn load(vcpu: &Vcpu, now: u64) {
             cpu::raise_here(Work::VCPU);
         }
     }
+    cpu::watch_iret(vcpu.nmi_masked.load(Relaxed));
     if moved {
         time::update(vcpu);
     } else {

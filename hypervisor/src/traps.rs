@@ -29,6 +29,8 @@ const MACHINE_CHECK: u32 = 18;
 /// Page-fault error code: the page was present; it was a write; a reserved bit was set; an instruction was fetched.
 const PF_PRESENT: u32 = 1;
 const PF_WRITE: u32 = 2;
+/// Page-fault error code: ring 3 did it, not the CPU by itself when it looked at a descriptor.
+const PF_USER: u32 = 4;
 const PF_RESERVED: u32 = 8;
 const PF_FETCH: u32 = 16;
 /// General-protection error code: the selector is an IDT vector.
@@ -91,6 +93,26 @@ pub fn guest_syscall(regs: &mut Regs) {
     bounce::enter(vcpu, regs, &vcpu.syscall, Extra::None);
 }
 
+/// Handles a page fault that is the guest's own, with a frame that need not have the registers which Rust preserves; false,
+/// with nothing done, when it may be another one.
+#[inline]
+pub fn page_fault_only(regs: &mut Regs) -> bool {
+    let address = context::fault_address();
+    let code = regs.error_code;
+    // The entry code has kept back the writes of kernels, which may be to page tables.
+    let may_be_ours = code & PF_USER == 0 || (HOLE_START..HOLE_END).contains(&address);
+    let Some(vcpu) = current::vcpu().filter(|_| !may_be_ours) else { return false };
+    bounce::page_fault(vcpu, regs, address, code);
+    true
+}
+
+/// Handles a page fault of a guest kernel's write.
+pub fn kernel_write_fault(regs: &mut Regs) {
+    let Some(vcpu) = current::vcpu() else { unreachable!("an exception from ring 3 without a vCPU") };
+    page_fault(vcpu, regs);
+}
+
+#[inline]
 fn page_fault(vcpu: &Vcpu, regs: &mut Regs) {
     let address = context::fault_address();
     let code = regs.error_code;
@@ -165,8 +187,19 @@ fn software_interrupt(vcpu: &Vcpu, regs: &mut Regs) -> bool {
 }
 
 /// What is due before the current vCPU goes on: called by the exit path until nothing is left.
+#[inline]
 pub fn exit_work(regs: &mut Regs) {
     let work = cpu::take_work();
+    if work == Work::TIMER && current::vcpu().is_some() {
+        // Who stops a vCPU calls for a decision too: nothing else is to be looked at.
+        timers::run();
+    } else {
+        do_work(regs, work);
+    }
+}
+
+#[inline(never)]
+fn do_work(regs: &mut Regs, work: Work) {
     if work.contains(Work::TIMER) {
         timers::run();
     }
@@ -209,6 +242,7 @@ fn deliver_rare(vcpu: &Vcpu, regs: &mut Regs) {
     }
     if vcpu.nmi_pending.load(Relaxed) && !vcpu.nmi_masked.swap(true, Relaxed) {
         vcpu.nmi_pending.store(false, Relaxed);
+        cpu::watch_iret(true);
         bounce::exception(vcpu, regs, NMI as u8, None);
     }
 }

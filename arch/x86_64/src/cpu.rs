@@ -40,7 +40,7 @@ bitflags::bitflags! {
 const CR0: u64 = 0x8001_0033;
 
 /// Work units between two preemption checks that say "go on": bounds a hypercall's run with interrupts off.
-const BUDGET: u32 = 512;
+pub(crate) const BUDGET: u32 = 512;
 
 /// Page attributes by index: WB, WT, UC-, UC, WC, WP, UC, UC. The ABI fixes this value.
 pub const PAT: u64 = 0x0501_0007_0406;
@@ -110,6 +110,12 @@ pub fn has_work() -> bool {
     area().work.load(Ordering::SeqCst) != 0
 }
 
+/// Returns for what time the one-shot timer is programmed, `u64::MAX` for none.
+#[inline]
+pub fn deadline() -> u64 {
+    area().deadline.load(Ordering::Relaxed)
+}
+
 /// Notes for what time the one-shot timer is to be programmed (`u64::MAX`: none); false when it is already.
 #[inline]
 pub fn change_deadline(deadline: u64) -> bool {
@@ -150,6 +156,11 @@ pub fn preempt_pending() -> bool {
 #[inline(always)]
 pub fn reset_budget() {
     area().budget.store(BUDGET, Ordering::Relaxed);
+}
+
+/// Says whether the current vCPU's next `iret` hypercall is to be seen by its handler, whatever the entry code could do.
+pub fn watch_iret(on: bool) {
+    area().watch_iret.store(u32::from(on), Ordering::Relaxed);
 }
 
 /// Returns what a CPU keeps, as seen from outside.

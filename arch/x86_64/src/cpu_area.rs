@@ -57,6 +57,10 @@ pub struct CpuArea {
     pub cr3_user: AtomicU64,
     /// This CPU's number.
     pub cpu: AtomicU16,
+    /// Not 0 while the hypervisor must see the current vCPU's next `iret` hypercall itself.
+    pub watch_iret: AtomicU32,
+    /// A word for the entry stubs.
+    pub scratch: AtomicU64,
     /// How many more units of work the running hypercall may do; see `cpu::preempt_pending`.
     pub budget: AtomicU32,
     /// Flush clock at this CPU's last full flush.

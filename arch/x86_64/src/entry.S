@@ -17,6 +17,14 @@
         .popsection
 .endm
 
+.macro STAC_SITE
+771:    .byte 0x0f, 0x1f, 0x00
+        .pushsection .smap_sites, "a"
+        .quad 771b
+        .quad 1
+        .popsection
+.endm
+
 # Pushes the general registers below the word of error code and vector.
 .macro SAVE_REGS
         push    rdi
@@ -54,20 +62,29 @@
         pop     rdi
 .endm
 
-        .text
-        .balign 64
-# SYSCALL from 64-bit code, by way of this CPU's stub.
-# On arrival: rsp = &regs.rsp (already holding the guest's rsp), rcx = rip, r11 = rflags, IF, DF, AC, TF, NT clear.
-        .globl  xenith_entry_syscall
-        .type   xenith_entry_syscall, @function
-xenith_entry_syscall:
+# A load from guest memory in the way of an `iret`.
+.macro GUEST_LOAD insn:vararg
+772:    \insn
+        .pushsection .fixup, "a"
+        .quad 772b
+        .quad iret_fault
+        .popsection
+.endm
+
+# Makes the frame of a SYSCALL from 64-bit code, with rsp = &frame - 8 afterwards. Registers that Rust preserves are not
+# saved: most calls never need them in the frame.
+.macro SYSCALL_FRAME
         mov     qword ptr [rsp + 8], {ring3_ss}
         push    r11
         push    {ring3_cs64}
         push    rcx
         push    0
         mov     dword ptr [rsp + 4], {vector_syscall}
-# Registers that Rust preserves stay where they are: most calls never need them in the frame.
+        SAVE_CLOBBERED
+.endm
+
+# As SAVE_REGS, less what Rust preserves, and with rsp = &frame - 8 afterwards.
+.macro SAVE_CLOBBERED
         push    rdi
         push    rsi
         push    rdx
@@ -78,23 +95,60 @@ xenith_entry_syscall:
         push    r10
         push    r11
         sub     rsp, 56
-        lea     rdi, [rsp + 8]
-        cmp     dword ptr [rsp + 8 + {kernel_mode}], 0
-        je      1f
-        call    xenith_hypercall
-        jmp     2f
-1:      call    xenith_guest_syscall
-# The short way back: nothing to do, no event. Else the frame is completed for `exit_to_guest`.
-2:      cmp     dword ptr [rsp + 8 + {work}], 0
+.endm
+
+# Saves what SAVE_CLOBBERED left out; rsp = &frame - 8.
+.macro SAVE_PRESERVED
+        mov     [rsp + 8 + {rbx}], rbx
+        mov     [rsp + 8 + {rbp}], rbp
+        mov     [rsp + 8 + {r12}], r12
+        mov     [rsp + 8 + {r13}], r13
+        mov     [rsp + 8 + {r14}], r14
+        mov     [rsp + 8 + {r15}], r15
+.endm
+
+        .text
+        .balign 64
+# SYSCALL from 64-bit code, by way of this CPU's stub.
+# On arrival: rsp = &regs.rsp (already holding the guest's rsp), rcx = rip, r11 = rflags, IF, DF, AC, TF, NT clear.
+        .globl  xenith_entry_syscall
+        .type   xenith_entry_syscall, @function
+xenith_entry_syscall:
+        cmp     dword ptr [rsp - {rsp_at} + {kernel_mode}], 0
+        je      guest_syscall
+        cmp     rax, {iret}
+        je      short_iret
+hypercall:
+        SYSCALL_FRAME
+        cmp     rax, {handlers}
+        jae     1f
+        lea     r11, [rip + XENITH_HANDLERS]
+        mov     r11, [r11 + 8 * rax]
+        test    r11, r11
+        jz      1f
+        mov     r9, r8
+        mov     r8, r10
+        mov     rcx, rdx
+        mov     rdx, rsi
+        mov     rsi, rdi
+        mov     rdi, [rsp + 8 + {vcpu}]
+        mov     dword ptr [rsp + 8 + {budget}], {full_budget}
+        call    r11
+        mov     rcx, rax
+        neg     rcx
+        jo      2f                              # cut short: to be made again
+        mov     [rsp + 8 + {rax}], rax
+
+# The short way back, by SYSRET: nothing to do, no event. rsp = &frame - 8, all registers that Rust preserves are the guest's.
+short_exit:
+        cmp     dword ptr [rsp + 8 + {work}], 0
         jne     3f
         mov     rax, [rsp + 8 + {vcpu_info}]
         movzx   eax, word ptr [rax]
         dec     al
         cmp     ax, 0x00ff                      # pending 0 before: 0xff now; masked: high byte not 0
-        jb      3f                              # high byte 0 and low byte not 0xff: pending, not masked
+        jb      4f                              # high byte 0 and low byte not 0xff: pending, not masked
         mov     rcx, [rsp + 8 + {rip}]
-        cmp     dword ptr [rsp + 8 + {vector}], {vector_syscall}
-        jne     4f
         sar     rcx, 47                         # canonical: all ones or all zeros are left (XSA-7)
         inc     rcx
         cmp     rcx, 1
@@ -112,27 +166,130 @@ xenith_entry_syscall:
         mov     r11, [rsp + 24]
         mov     rsp, [rsp + 32]
         sysretq
-3:      mov     [rsp + 8 + {rbx}], rbx
-        mov     [rsp + 8 + {rbp}], rbp
-        mov     [rsp + 8 + {r12}], r12
-        mov     [rsp + 8 + {r13}], r13
-        mov     [rsp + 8 + {r14}], r14
-        mov     [rsp + 8 + {r15}], r15
+1:      lea     rdi, [rsp + 8]
+        call    xenith_hypercall
+        cmp     dword ptr [rsp + 8 + {vector}], {vector_syscall}
+        je      short_exit
+        jmp     3f
+2:      lea     rdi, [rsp + 8]
+        call    xenith_hypercall_again
+        jmp     short_exit
+3:      SAVE_PRESERVED
         jmp     exit_to_guest
-4:      add     rsp, 56
-        pop     r11
-        pop     r10
-        pop     r9
-        pop     r8
-        pop     rax
-        pop     rcx
-        pop     rdx
-        pop     rsi
-        pop     rdi
-        add     rsp, 8
-        .globl  xenith_short_iret_to_guest
-xenith_short_iret_to_guest:
+4:      lea     rdi, [rsp + 8]
+        call    xenith_event
+        jmp     short_exit
+
+# SYSCALL from guest user mode.
+guest_syscall:
+        SYSCALL_FRAME
+        lea     rdi, [rsp + 8]
+        call    xenith_guest_syscall
+        jmp     short_exit
+
+# The hypercall `iret` (runtime rules 4.4) where nothing else is to be done on the way: `bounce::iret` says what it means, and
+# does it wherever this here does not. Nothing of it can be seen by anybody before the last load from the guest's stack,
+# but for the event mask, which the long way sets too. The guest's words, from its rsp on: rax, r11, rcx, flags, rip, cs,
+# rflags, rsp, ss. Of ours, rip to ss are complete before IRETQ, as a fault there wants it. Free: rax, rcx, r11.
+short_iret:
+        mov     [rsp - {rsp_at} + {scratch}], rcx
+        mov     rcx, [rsp]
+        mov     rax, rcx
+        sar     rax, 43
+        cmp     rax, -15                        # below the upper part that is guests'
+        jb      long_iret
+        cmp     dword ptr [rsp - {rsp_at} + {watch_iret}], 0
+        jne     long_iret
+        cmp     dword ptr [rsp - {rsp_at} + {work}], 0
+        jne     long_iret
+        STAC_SITE
+        GUEST_LOAD mov  r11, [rcx + 48]
+        mov     rax, [rsp - {rsp_at} + {vcpu_info}]
+        test    r11d, 0x200
+        jz      4f
+        cmp     byte ptr [rax], 0
+        jne     long_iret
+        mov     byte ptr [rax + 1], 0
+1:      and     r11d, {iret_keeps}
+        or      r11d, 0x202
+        mov     [rsp - 8], r11
+        GUEST_LOAD movzx eax, word ptr [rcx + 64]
+        or      eax, 3
+        mov     [rsp + 8], rax
+        GUEST_LOAD mov  r11, [rcx + 32]
+        mov     [rsp - 24], r11
+        GUEST_LOAD movzx eax, word ptr [rcx + 40]
+        mov     r11d, eax
+        or      eax, 3
+        mov     [rsp - 16], rax
+        GUEST_LOAD test byte ptr [rcx + 25], 1  # VGCF_in_syscall
+        jnz     3f
+        not     r11d
+        test    r11d, 3
+        jz      2f
+        GUEST_LOAD mov  rax, [rcx + 56]
+        mov     [rsp], rax
+        GUEST_LOAD mov  r11, [rcx + 8]
+        GUEST_LOAD mov  rax, [rcx]
+        GUEST_LOAD mov  rcx, [rcx + 16]
+        CLAC_SITE
+        sub     rsp, 24
+        .globl  xenith_kernel_iret_to_guest
+xenith_kernel_iret_to_guest:
         iretq
+# To user mode. rax goes by way of our frame, past the change of address space.
+2:      cmp     qword ptr [rsp - {rsp_at} + {cr3_user}], 0
+        je      long_iret
+        GUEST_LOAD mov  rax, [rcx + 56]
+        mov     [rsp], rax
+        GUEST_LOAD mov  r11, [rcx + 8]
+        GUEST_LOAD mov  rax, [rcx]
+        GUEST_LOAD mov  rcx, [rcx + 16]
+        CLAC_SITE
+        mov     [rsp - {rsp_at} + {rax}], rax
+        mov     dword ptr [rsp - {rsp_at} + {kernel_mode}], 0
+        swapgs
+        mov     rax, [rsp - {rsp_at} + {cr3_user}]
+        mov     cr3, rax
+        mov     rax, [rsp - {rsp_at} + {rax}]
+        sub     rsp, 24
+        .globl  xenith_user_iret_to_guest
+xenith_user_iret_to_guest:
+        iretq
+# To user mode with rcx and r11 free: by SYSRET.
+3:      not     r11d
+        test    r11d, 3
+        jnz     long_iret
+        mov     rax, [rsp - 24]
+        sar     rax, 47                         # XSA-7
+        inc     rax
+        cmp     rax, 1
+        ja      long_iret
+        cmp     qword ptr [rsp - {rsp_at} + {cr3_user}], 0
+        je      long_iret
+        GUEST_LOAD mov  rax, [rcx + 56]
+        mov     [rsp], rax
+        GUEST_LOAD mov  rax, [rcx]
+        CLAC_SITE
+        mov     dword ptr [rsp - {rsp_at} + {kernel_mode}], 0
+        swapgs
+        mov     rcx, [rsp - {rsp_at} + {cr3_user}]
+        mov     cr3, rcx
+        mov     rcx, [rsp - 24]
+        mov     r11, [rsp - 8]
+        mov     rsp, [rsp]
+        sysretq
+4:      mov     byte ptr [rax + 1], 1
+        jmp     1b
+# A load faulted, or there is more to do than the short way does. rcx: the guest's rsp.
+iret_fault:
+long_iret:
+        CLAC_SITE
+        mov     [rsp], rcx
+        mov     rcx, [rsp - {rsp_at} + {scratch}]
+        mov     r11d, 0x202
+        mov     eax, {iret}
+        jmp     hypercall
         .size   xenith_entry_syscall, . - xenith_entry_syscall
 
 # SYSCALL from 32-bit code. As above; CS was the 32-bit one.
@@ -174,6 +331,33 @@ exception_common:
 guest_exception:
         mov     rdi, rsp
         sub     rsp, 8
+        call    xenith_guest_exception
+        jmp     exit_to_guest
+
+# Page faults. rsp = &regs.error_code. Those that only go on to the guest take a shorter way; a write by the guest's kernel
+# may be one to a page table.
+        .balign 16
+page_fault:
+        cld
+        CLAC_SITE
+        test    byte ptr [rsp + 16], 3
+        jz      exception_common
+        test    byte ptr [rsp], 2
+        jz      1f
+        cmp     dword ptr [rsp - {error_code_at} + {kernel_mode}], 0
+        je      1f
+        SAVE_REGS
+        mov     rdi, rsp
+        sub     rsp, 8
+        call    xenith_kernel_write_fault
+        jmp     exit_to_guest
+1:      SAVE_CLOBBERED
+        lea     rdi, [rsp + 8]
+        call    xenith_page_fault
+        test    al, al
+        jnz     short_exit
+        SAVE_PRESERVED
+        lea     rdi, [rsp + 8]
         call    xenith_guest_exception
         jmp     exit_to_guest
 
@@ -313,7 +497,7 @@ xenith_stubs:
         EXCEPTION 11, 1, exception_common
         EXCEPTION 12, 1, exception_common
         EXCEPTION 13, 1, exception_common
-        EXCEPTION 14, 1, exception_common
+        EXCEPTION 14, 1, page_fault
         EXCEPTION 15, 0, exception_common
         EXCEPTION 16, 0, exception_common
         EXCEPTION 17, 1, exception_common

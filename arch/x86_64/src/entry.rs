@@ -2,17 +2,20 @@
 //! Binds the entry assembly to Rust: offsets, vectors, and the calls it makes.
 //!
 //! The binary provides the `xenith_*` functions that the assembly calls:
-//! `xenith_hypercall(&mut Regs)`, `xenith_guest_syscall(&mut Regs)`, `xenith_guest_exception(&mut Regs)`,
-//! `xenith_interrupt(&mut Regs)`, `xenith_event(&mut Regs)` and `xenith_exit_work(&mut Regs)`. In the frames of the first
-//! two, rbx, rbp and r12 to r15 are not valid: most calls never look at them, so they are not saved.
+//! `xenith_guest_exception(&mut Regs)`, `xenith_kernel_write_fault(&mut Regs)`, `xenith_interrupt(&mut Regs)` and
+//! `xenith_exit_work(&mut Regs)`; and with frames in which rbx, rbp and r12 to r15 are not valid, because most calls never
+//! look at them: `xenith_hypercall(&mut Regs)`, `xenith_hypercall_again(&mut Regs)`, `xenith_guest_syscall(&mut Regs)`,
+//! `xenith_page_fault(&mut Regs) -> bool` (false: it wants a whole frame) and `xenith_event(&mut Regs)`. Further
+//! `XENITH_HANDLERS`: by number, what runs a hypercall with its arguments in registers, null where `xenith_hypercall` does it.
 #![expect(unsafe_code, reason = "entry points in assembly, and the code generated for each CPU")]
 
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
 use arch_types::{CpuId, Regs};
-use hypercalls::GuestVa;
+use hypercalls::{GuestVa, HypercallNr};
 
+use crate::cpu::BUDGET;
 use crate::cpu_area::{self, CpuArea, area};
 use crate::descriptors::{RING3_CS32, RING3_CS64, RING3_SS};
 use crate::{fixup, layout, msr};
@@ -24,6 +27,10 @@ pub const VECTOR_SYSCALL: u32 = 0x100;
 pub const VECTOR_SYSENTER: u32 = 0x101;
 /// `Regs::vector` of a SYSCALL from 32-bit code.
 pub const VECTOR_SYSCALL32: u32 = 0x102;
+
+/// RFLAGS that a guest does not choose: its I/O privilege, and virtual-8086 mode.
+const IOPL: i32 = 3 << 12;
+const VM: i32 = 1 << 17;
 
 const REGS: usize = offset_of!(CpuArea, regs);
 
@@ -38,6 +45,18 @@ global_asm!(
     kernel_mode = const offset_of!(CpuArea, kernel_mode) - REGS,
     work = const offset_of!(CpuArea, work) - REGS,
     vcpu_info = const offset_of!(CpuArea, vcpu_info) - REGS,
+    vcpu = const offset_of!(CpuArea, vcpu) - REGS,
+    cr3_user = const offset_of!(CpuArea, cr3_user) - REGS,
+    budget = const offset_of!(CpuArea, budget) - REGS,
+    watch_iret = const offset_of!(CpuArea, watch_iret) - REGS,
+    scratch = const offset_of!(CpuArea, scratch) - REGS,
+    full_budget = const BUDGET,
+    handlers = const HypercallNr::COUNT,
+    iret = const HypercallNr::IRET.0,
+    iret_keeps = const !(IOPL | VM),
+    rsp_at = const offset_of!(Regs, rsp),
+    error_code_at = const offset_of!(Regs, error_code),
+    rax = const offset_of!(Regs, rax),
     cs = const offset_of!(Regs, cs),
     rip = const offset_of!(Regs, rip),
     vector = const offset_of!(Regs, vector),
@@ -61,7 +80,8 @@ unsafe extern "C" {
     fn xenith_start_running(frame_end: u64) -> !;
     static xenith_stubs: [u8; 16];
     static xenith_iret_to_guest: u8;
-    static xenith_short_iret_to_guest: u8;
+    static xenith_kernel_iret_to_guest: u8;
+    static xenith_user_iret_to_guest: u8;
     fn idle_wait();
 }
 
@@ -135,7 +155,11 @@ pub enum AfterFault {
 /// A guest access jumps to its recovery; a fault of the IRETQ that returns to a guest becomes that guest's own
 /// exception, with the registers that were about to be loaded. `None` when it is neither.
 pub fn recover(frame: &mut Regs) -> Option<AfterFault> {
-    let returns = [(&raw const xenith_iret_to_guest) as u64, (&raw const xenith_short_iret_to_guest) as u64];
+    let returns = [
+        (&raw const xenith_iret_to_guest) as u64,
+        (&raw const xenith_kernel_iret_to_guest) as u64,
+        (&raw const xenith_user_iret_to_guest) as u64,
+    ];
     if returns.contains(&frame.rip) {
         // The general registers are live in `frame`; rip, cs, rflags, rsp and ss still lie in the guest's frame.
         let live = *frame;

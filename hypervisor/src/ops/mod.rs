@@ -37,6 +37,11 @@ macro_rules! line {
 
 macro_rules! table_line {
     ($name:literal, $handler:path, $subops:expr) => {{
+        #[cfg(target_os = "none")]
+        extern "C" fn entry(vcpu: &Vcpu, a: u64, b: u64, c: u64, d: u64, e: u64) -> i64 {
+            $handler(vcpu, &[a, b, c, d, e]).into_raw(vcpu)
+        }
+        #[cfg(not(target_os = "none"))]
         fn entry(vcpu: &Vcpu, a: u64, b: u64, c: u64, d: u64, e: u64) -> i64 {
             $handler(vcpu, &[a, b, c, d, e]).into_raw(vcpu)
         }

@@ -28,6 +28,7 @@ fn main() {
     addresses();
     selectors();
     flags();
+    registers();
     within_multicall();
     nmi();
     nmi_while_one_is_handled();
@@ -107,6 +108,35 @@ fn flags() {
     equal!("flags-mask", events::mask().load(SeqCst), 1);
     let _ = flags_after(2 | interrupts);
     equal!("flags-unmask", events::mask().swap(1, SeqCst), 0);
+}
+
+/// Returns by iret with these registers in the frame, on a stack that is off by as many words; gives what they were.
+fn registers_after(frame: [u64; 3], words: u64) -> [u64; 3] {
+    let [rax, r11, rcx] = frame;
+    let (a, b, c): (u64, u64, u64);
+    // SAFETY: the frame returns to label 77 with the stack as it was.
+    unsafe {
+        core::arch::asm!("mov {t}, rsp", "lea rsp, [rsp + {by}]", "push {ss}", "push {t}", "push 2", "push {cs}",
+            "lea {t}, [rip + 77f]", "push {t}", "push 0", "push rcx", "push r11", "push rax", "mov eax, 23",
+            "mov ecx, 1", "mov r11d, 2", "syscall", "77:",
+            t = out(reg) _, by = in(reg) (words * 8).wrapping_neg(), ss = const FLAT_SS, cs = const FLAT_CS64 & !3,
+            inlateout("rax") rax => a, inlateout("r11") r11 => b, inlateout("rcx") rcx => c);
+    }
+    [a, b, c]
+}
+
+fn registers() {
+    let frame = [0x1122_3344_5566_7788, u64::MAX, 0x8000_0000_0000_0001];
+    for words in [0, 1, 7] {
+        check!(["registers-{words}"], registers_after(frame, words) == frame, "{:x?}", registers_after(frame, words));
+    }
+    // With an event that is due in the end, the upcall comes first: an interrupt that nobody awaits does no harm.
+    events::mask().store(1, SeqCst);
+    events::pending().store(1, SeqCst);
+    let upcalls = vcpu::current().upcalls.get();
+    equal!("registers-unmasking", flags_after(2 | 1 << 9) & 1 << 9, 1 << 9);
+    equal!("upcall-by-iret", vcpu::current().upcalls.get() - upcalls, 1);
+    equal!("upcall-by-iret-mask", events::mask().swap(1, SeqCst), 0);
 }
 
 fn within_multicall() {
