@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use arch::{CpuId, CpuMask, Flush, Regs, context, tlb};
+use hypercalls::segment::FLAT_RING3_CS64;
 use hypercalls::{DomId, Errno, GuestPtr, GuestVa, Maddr, Mfn, Result, VcpuId};
 use mm::{PageType, Write};
 
@@ -179,18 +180,51 @@ pub fn describe_walk(vcpu: &Vcpu, va: GuestVa, mut line: impl FnMut(u8, Mfn, u64
 #[inline]
 pub fn emulate_table_write(vcpu: &Vcpu, regs: &mut Regs, address: u64) -> bool {
     let va = GuestVa(address);
-    let walk = mm::walk(vcpu.kernel_mfn(), va);
-    let l1 = walk.l1();
+    let l1 = mm::leaf(vcpu.kernel_mfn(), va);
     if l1 & (PRESENT | WRITABLE) != PRESENT {
         return false;
     }
-    let Some(target) = walk.mapped() else { return false };
+    let target = mm::flags::mfn_of(l1);
     let is_table = mm::frame::get(target).is_some_and(|f| f.owner() == vcpu.domid && f.is_valid(PageType::L1));
     if !is_table {
         return guard::is_read_only(target) && emulate_device_write(vcpu, regs, va, target);
     }
-    let Some(write) = decode_write(vcpu, regs, va) else { return false };
     let at = Maddr(target.maddr().0 | address & 0xff8);
+    match plain_write(regs, address) {
+        Some(write) => carry_out_plain(vcpu, regs, at, &write),
+        None => carry_out_any(vcpu, regs, va, at),
+    }
+}
+
+/// Reads the write that faulted if it is of the kind that nearly all are.
+#[inline(always)]
+fn plain_write(regs: &Regs, address: u64) -> Option<ptwr::Plain> {
+    if regs.cs as u16 != FLAT_RING3_CS64 {
+        return None;
+    }
+    let code = arch::guest::read_u64(GuestVa(regs.rip)).ok()?;
+    ptwr::Plain::decode(code, regs).filter(|write| write.addr == address && address & 7 == 0)
+}
+
+#[inline(always)]
+fn carry_out_plain(vcpu: &Vcpu, regs: &mut Regs, at: Maddr, write: &ptwr::Plain) -> bool {
+    let domain = vcpu.domain();
+    let ctx = domain.tables_ctx();
+    let mut tables = domain.page_tables.lock();
+    let result = if write.exchanges {
+        tables.swap_l1(&ctx, at, write.value).map(|old| write.register.set(regs, old))
+    } else {
+        tables.mod_l1(&ctx, at, write.value, Write::Plain)
+    };
+    if result.is_ok() {
+        write.commit(regs);
+    }
+    result.is_ok()
+}
+
+#[inline(never)]
+fn carry_out_any(vcpu: &Vcpu, regs: &mut Regs, va: GuestVa, at: Maddr) -> bool {
+    let Some(write) = decode_write(vcpu, regs, va) else { return false };
     let domain = vcpu.domain();
     let ctx = domain.tables_ctx();
     let mut tables = domain.page_tables.lock();
@@ -214,7 +248,6 @@ pub fn emulate_table_write(vcpu: &Vcpu, regs: &mut Regs, address: u64) -> bool {
 }
 
 /// Decodes the write that faulted, and reads the source of a copy.
-#[inline]
 fn decode_write(vcpu: &Vcpu, regs: &Regs, va: GuestVa) -> Option<ptwr::Write> {
     if operand::code_size(vcpu, regs) != Some(CodeSize::Bits64) {
         return None;

@@ -41,7 +41,7 @@ pub use pt::{IoAccess, IoPolicy, NoIo, PageTables, PtCtx, RootRef, RootUse, Writ
 pub use refs::{EntryRef, PageRef, SegDescRef, WritableRef};
 pub use rwlock::RwLock;
 pub use shared::{Share, SharedFrame};
-pub use walk::{Walk, walk};
+pub use walk::{Walk, leaf, walk};
 
 /// Where the tables over all frames are.
 #[derive(Clone, Copy, Debug)]

@@ -5,9 +5,9 @@
 //! held; then the answer may be out of date, never out of bounds.
 
 use crate::entry::entry;
-use crate::flags::{P, PSE, mfn_of};
+use crate::flags::{P, PSE, entry_for, mfn_of};
 use crate::frame;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use hypercalls::addr::{HOLE_END, HOLE_START};
 use hypercalls::{GuestVa, Maddr, Mfn};
 
@@ -36,6 +36,48 @@ impl Walk {
     }
 }
 
+/// Returns the L1 entry of an address as [`walk()`] finds it, 0 where there is none; for where only that is asked.
+#[inline]
+pub fn leaf(root: Mfn, va: GuestVa) -> u64 {
+    if !va.access_ok(1) {
+        return 0;
+    }
+    let mut value = entry_for(root, P);
+    for level in (0..4).rev() {
+        let table = mfn_of(value);
+        if value & P == 0 || (level < 3 && value & PSE != 0) || frame::ram(table).is_none() {
+            return 0;
+        }
+        value = entry(table, index(va, level)).load(Ordering::Acquire);
+    }
+    value
+}
+
+/// Returns the slot of an address's L1 entry.
+///
+/// The root is a valid one of the domain whose page-table lock is held, so that all that it leads to are valid tables.
+#[inline]
+pub(crate) fn slot_below(root: Mfn, va: GuestVa) -> Option<&'static AtomicU64> {
+    if !va.access_ok(1) {
+        return None;
+    }
+    let mut table = root;
+    for level in (1..4).rev() {
+        let value = entry(table, index(va, level)).load(Ordering::Relaxed);
+        if value & (P | PSE) != P {
+            return None;
+        }
+        table = mfn_of(value);
+    }
+    Some(entry(table, index(va, 0)))
+}
+
+/// Returns which entry of a table of a level (0 to 3) is an address's.
+#[inline(always)]
+const fn index(va: GuestVa, level: usize) -> usize {
+    (va.0 >> (12 + 9 * level) & 511) as usize
+}
+
 /// Walks from a root of the guest's. The hypervisor's part of the address space and addresses that are not canonical
 /// lead nowhere.
 pub fn walk(root: Mfn, va: GuestVa) -> Walk {
@@ -48,7 +90,7 @@ pub fn walk(root: Mfn, va: GuestVa) -> Walk {
         if frame::ram(table).is_none() {
             return seen;
         }
-        let index = (va.0 >> (12 + 9 * level) & 511) as usize;
+        let index = index(va, level);
         let value = entry(table, index).load(Ordering::Acquire);
         seen.entries[level] = value;
         if level == 0 {

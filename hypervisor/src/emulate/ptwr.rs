@@ -94,31 +94,58 @@ enum Effect {
 /// # Errors
 /// [`Reject::Truncated`] when the bytes end before the instruction does, [`Reject::Misaligned`] for an operand that is
 /// not naturally aligned, otherwise why the instruction is none of those emulated.
-#[inline]
 pub fn decode(bytes: &[u8], regs: &Regs, base: impl FnOnce(Segment) -> u64) -> Result<Write, Reject> {
-    match plain_store(bytes, regs) {
-        Some(write) if write.addr & 7 == 0 => Ok(write),
-        Some(_) => Err(Reject::Misaligned),
-        None => parse::parse(bytes, regs, base),
-    }
+    parse::parse(bytes, regs, base)
 }
 
-/// The form that nearly every trapped page-table write has: `mov %reg, disp(%reg)` with 64 bits.
-#[inline]
-fn plain_store(bytes: &[u8], regs: &Regs) -> Option<Write> {
-    let [rex @ 0x48..=0x4f, 0x89, modrm, rest @ ..] = bytes else {
-        return None;
-    };
-    let (mode, rm) = (modrm >> 6, modrm & 7);
-    let (displacement, len) = match (mode, rm) {
-        (_, 4) | (3, _) | (0, 5) => return None,
-        (0, _) => (0, 3),
-        (1, _) => (i64::from(*rest.first()? as i8), 4),
-        _ => (i64::from(i32::from_le_bytes(*rest.first_chunk()?)), 7),
-    };
-    let base = Gpr::new(rm | (rex & 1) << 3).get(regs);
-    let value = Gpr::new((modrm >> 3 & 7) | (rex & 4) << 1).get(regs);
-    Some(Write { addr: base.wrapping_add(displacement as u64), width: Width::Qword, op: WriteOp::Store(value), len })
+/// The forms that nearly all trapped page-table writes have: MOV to, and XCHG with, `disp(%reg)`, of 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// Linear address of the operand.
+    pub addr: u64,
+    /// What is written.
+    pub value: u64,
+    /// It is exchanged for what the operand held.
+    pub exchanges: bool,
+    /// The register that holds the value.
+    pub register: Gpr,
+    /// Length of the instruction.
+    pub len: u8,
+}
+
+impl Plain {
+    /// Decodes from the first eight bytes at RIP; nothing when they are another form.
+    #[inline(always)]
+    pub fn decode(code: u64, regs: &Regs) -> Option<Self> {
+        let [rex, opcode, modrm, ..] = code.to_le_bytes();
+        let (mode, rm) = (modrm >> 6, modrm & 7);
+        // No SIB byte, not relative to RIP.
+        if rex & 0xf8 != 0x48 || rm == 4 || (mode, rm) == (0, 5) {
+            return None;
+        }
+        let exchanges = match opcode {
+            0x87 => true,
+            0x89 => false,
+            _ => return None,
+        };
+        let (displacement, len) = match mode {
+            0 => (0, 3),
+            1 => (i64::from((code >> 24) as i8), 4),
+            2 => (i64::from((code >> 24) as i32), 7),
+            _ => return None,
+        };
+        let base = Gpr::new(rm | (rex & 1) << 3).get(regs);
+        let register = Gpr::new((modrm >> 3 & 7) | (rex & 4) << 1);
+        let addr = base.wrapping_add(displacement.cast_unsigned());
+        Some(Self { addr, value: register.get(regs), exchanges, register, len })
+    }
+
+    /// As [`Outcome::commit`]; the register is the caller's to set.
+    #[inline(always)]
+    pub fn commit(&self, regs: &mut Regs) {
+        regs.rflags &= !RF;
+        regs.rip = regs.rip.wrapping_add(u64::from(self.len));
+    }
 }
 
 impl Write {

@@ -175,16 +175,13 @@ pub fn update_va_mapping_otherdomain(vcpu: &Vcpu, args: &Args) -> Outcome {
     update(vcpu, &ctx, args)
 }
 
-#[inline]
+#[inline(always)]
 fn update(vcpu: &Vcpu, ctx: &PtCtx<'_>, args: &Args) -> Outcome {
     let [va, value, flags, ..] = *args;
     let va = GuestVa(va);
     let result = {
         let mut tables = vcpu.domain().page_tables.lock();
-        match mm::walk(vcpu.kernel_mfn(), va).l1e {
-            Some(at) => tables.mod_l1(ctx, at, value, Write::Plain),
-            None => Err(Errno::EINVAL),
-        }
+        tables.mod_va(ctx, vcpu.kernel_mfn(), va, value, Write::Plain)
     };
     match result {
         Ok(()) => flush_for(vcpu, va, flags).map(|()| 0).into(),

@@ -21,7 +21,7 @@ fn check(ctx: &PtCtx<'_>, new: u64) -> Result<u64> {
 
 /// Takes the references of a present, checked entry. Returns the entry to write, which for I/O memory may have fewer
 /// rights and other cache bits.
-#[inline]
+#[inline(always)]
 fn get_refs(ctx: &PtCtx<'_>, new: u64) -> Result<u64> {
     let mfn = flags::mfn_of(new);
     match frame::get(mfn) {
@@ -145,6 +145,21 @@ fn change_rights(ctx: &PtCtx<'_>, slot: &AtomicU64, old: u64, new: u64, how: Wri
     note_lent(ctx, frame);
     write(slot, old, new, how);
     Some(Ok(()))
+}
+
+/// Exchanges an entry of a valid L1 table; returns what it held. On error it is unchanged.
+#[inline]
+pub(super) fn exchange(ctx: &PtCtx<'_>, slot: &AtomicU64, new: u64) -> Result<u64> {
+    let new = if new & P == 0 {
+        ctx.owner.check_absent(new, 1)?;
+        new
+    } else {
+        get_refs(ctx, check(ctx, new)?)?
+    };
+    // Whatever the CPU has changed meanwhile holds no reference.
+    let old = slot.swap(new, Ordering::AcqRel);
+    put_refs(old);
+    Ok(old)
 }
 
 /// Changes an entry if it reads `expected`; returns what it read.

@@ -27,10 +27,11 @@ pub use table::{RootUse, set_hypervisor_slots};
 use crate::account::Account;
 use crate::entry::entry;
 use crate::frame::{self, Frame, PageType, Start};
+use crate::walk::slot_below;
 use crate::{flags, segdesc};
 use arch::Flush;
 use core::sync::atomic::Ordering;
-use hypercalls::{DomId, Errno, Maddr, Mfn, Result};
+use hypercalls::{DomId, Errno, GuestVa, Maddr, Mfn, Result};
 
 /// What a domain may do with a frame that is not RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,6 +217,30 @@ impl PageTables {
     pub fn mod_l1(&mut self, ctx: &PtCtx<'_>, at: Maddr, value: u64, how: Write) -> Result<()> {
         self.drain(ctx)?;
         l1::modify(ctx, l1_slot(ctx, at)?, value, how)
+    }
+
+    /// Changes the L1 entry of an address below a root of the domain's.
+    ///
+    /// # Errors
+    /// As [`PageTables::mod_entry`]; `EINVAL` too if the root is none of the domain's, or leads to no L1 table there.
+    #[inline]
+    pub fn mod_va(&mut self, ctx: &PtCtx<'_>, root: Mfn, va: GuestVa, value: u64, how: Write) -> Result<()> {
+        self.drain(ctx)?;
+        let frame = frame::get(root).ok_or(Errno::EINVAL)?;
+        if !frame.is_valid(PageType::L4) || frame.owner() != ctx.domid() {
+            return Err(Errno::EINVAL);
+        }
+        l1::modify(ctx, slot_below(root, va).ok_or(Errno::EINVAL)?, value, how)
+    }
+
+    /// Exchanges an L1 entry for another one, as one instruction would. Returns what it held.
+    ///
+    /// # Errors
+    /// As [`PageTables::mod_l1`].
+    #[inline]
+    pub fn swap_l1(&mut self, ctx: &PtCtx<'_>, at: Maddr, value: u64) -> Result<u64> {
+        self.drain(ctx)?;
+        l1::exchange(ctx, l1_slot(ctx, at)?, value)
     }
 
     /// Reads an L1 entry.
