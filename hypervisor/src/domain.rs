@@ -109,6 +109,7 @@ impl Domain {
     }
 
     /// Returns a vCPU.
+    #[inline]
     pub fn vcpu(&self, id: VcpuId) -> Option<&Vcpu> {
         self.vcpus.get(id.0 as usize)
     }

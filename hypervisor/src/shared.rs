@@ -5,7 +5,7 @@
 //! to the contents exists. Whoever makes a [`SharedFrame`] holds a reference to the frame for as long as it lives.
 #![expect(unsafe_code, reason = "views of frames that a guest writes too")]
 
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use hypercalls::Mfn;
 use hypercalls::addr::PAGE_SIZE;
@@ -13,7 +13,8 @@ use hypercalls::addr::PAGE_SIZE;
 /// A part of a frame that is shared with a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedFrame {
-    mfn: Mfn,
+    /// The frame's linear address.
+    frame: usize,
     offset: usize,
 }
 
@@ -27,7 +28,7 @@ macro_rules! field {
             let at = self.offset.wrapping_add(at) & (PAGE_SIZE - size_of::<$atomic>());
             // SAFETY: `new` was promised a RAM frame that stays; the access is aligned, within the frame, and atomic,
             // and no plain reference to the frame's contents is ever made.
-            unsafe { &*arch::phys::frame_ptr(self.mfn).add(at).cast() }
+            unsafe { &*((self.frame | at) as *const $atomic) }
         }
     };
 }
@@ -37,24 +38,25 @@ impl SharedFrame {
     ///
     /// # Safety
     /// The frame is RAM, and the caller keeps it from being freed while any copy of the view is used.
-    pub const unsafe fn new(mfn: Mfn, offset: usize) -> Self {
-        Self { mfn, offset }
+    pub unsafe fn new(mfn: Mfn, offset: usize) -> Self {
+        // SAFETY: the caller's promise; only a number is made of it.
+        Self { frame: unsafe { arch::phys::frame_ptr(mfn) } as usize, offset }
     }
 
     /// Returns a view of the same frame, `offset` bytes further on.
     #[must_use]
     pub const fn at(self, offset: usize) -> Self {
-        Self { mfn: self.mfn, offset: self.offset + offset }
+        Self { frame: self.frame, offset: self.offset + offset }
     }
 
     /// Returns the frame.
-    pub const fn mfn(&self) -> Mfn {
-        self.mfn
+    pub fn mfn(&self) -> Mfn {
+        Mfn((self.frame.wrapping_sub(arch::phys::directmap()) / PAGE_SIZE) as u64)
     }
 
     /// Returns the linear address of the view, for the exit path.
     pub fn address(&self) -> usize {
-        arch::phys::directmap() + ((self.mfn.0 as usize) << 12) + self.offset
+        self.frame + self.offset
     }
 
     field!(/// Returns the byte at an offset.
@@ -140,25 +142,25 @@ pub fn read_guest_frame(frame: &mm::PageRef, offset: usize) -> u64 {
     view.u64(offset & (PAGE_SIZE - 8)).load(Ordering::Relaxed)
 }
 
-/// A place that holds a [`SharedFrame`] and may be pointed at another one.
+/// A place that holds a [`SharedFrame`], by its linear address, and may be pointed at another one.
 #[derive(Debug)]
-pub struct SharedSlot(AtomicU64);
+pub struct SharedSlot(AtomicUsize);
 
 impl SharedSlot {
     /// Makes a slot that holds `view`.
-    pub const fn new(view: SharedFrame) -> Self {
-        Self(AtomicU64::new(view.mfn.maddr().0 + view.offset as u64))
+    pub fn new(view: SharedFrame) -> Self {
+        Self(AtomicUsize::new(view.address()))
     }
 
     /// Returns the view that the slot holds.
     #[inline(always)]
     pub fn get(&self) -> SharedFrame {
-        let maddr = hypercalls::Maddr(self.0.load(Ordering::Acquire));
-        SharedFrame { mfn: maddr.mfn(), offset: maddr.offset() }
+        let address = self.0.load(Ordering::Acquire);
+        SharedFrame { frame: address & !(PAGE_SIZE - 1), offset: address & (PAGE_SIZE - 1) }
     }
 
     /// Makes the slot hold `view`.
     pub fn set(&self, view: SharedFrame) {
-        self.0.store(view.mfn.maddr().0 + view.offset as u64, Ordering::Release);
+        self.0.store(view.address(), Ordering::Release);
     }
 }

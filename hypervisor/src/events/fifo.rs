@@ -152,7 +152,7 @@ impl Fifo {
     }
 
     /// Makes an event pending and adds it to its queue.
-    #[inline]
+    #[inline(never)]
     pub(super) fn raise(&self, domain: &Domain, number: u32, port: &Port) {
         let is_new = match self.word(number) {
             Some(word) => queue::raise(word, || self.add(domain, number, port)),

@@ -20,7 +20,7 @@ use crate::vcpu::Vcpu;
 ///
 /// # Errors
 /// `EINVAL` when it is closed or of a kind that cannot be sent on.
-#[inline]
+#[inline(always)]
 pub fn send(domain: &Domain, number: u32) -> Result<()> {
     let port = domain.events.valid(number)?;
     match port.channel() {
@@ -32,7 +32,7 @@ pub fn send(domain: &Domain, number: u32) -> Result<()> {
     Ok(())
 }
 
-#[inline]
+#[inline(never)]
 fn send_remote(from: &Domain, remote: DomId, number: u32) {
     let to = |to: &Domain| {
         if let Some(port) = to.events.port(number)
@@ -58,15 +58,21 @@ pub fn raise(domain: &Domain, number: u32) {
 }
 
 /// Raises a port in the form that the domain uses.
-#[inline]
+#[inline(always)]
 fn deliver(domain: &Domain, number: u32, port: &Port, vcpu: VcpuId) {
     if domain.events.fifo.with(|fifo| fifo.raise(domain, number, port)).is_none() {
         two_level::raise(domain, number, vcpu);
         // A domain that changes to the other form meanwhile may have looked for pending ports already.
         if domain.events.fifo.is_some() {
-            raise(domain, number);
+            raise_again(domain, number);
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn raise_again(domain: &Domain, number: u32) {
+    raise(domain, number);
 }
 
 /// True when the port is pending, masked or not.
@@ -104,7 +110,7 @@ pub fn unmask(domain: &Domain, number: u32) -> Result<()> {
 }
 
 /// Tells a vCPU that events wait for it.
-#[inline]
+#[inline(always)]
 pub fn mark_pending(vcpu: &Vcpu) {
     if vcpu.vcpu_info().u8(vcpu_offset::EVTCHN_UPCALL_PENDING).swap(1, SeqCst) == 0 {
         schedule::kick(vcpu);
@@ -112,7 +118,7 @@ pub fn mark_pending(vcpu: &Vcpu) {
 }
 
 /// Wakes the vCPUs that poll a port which has become pending.
-#[inline]
+#[inline(always)]
 pub(super) fn wake_pollers(domain: &Domain, port: u32) {
     if domain.pollers.load(SeqCst) != 0 {
         wake_each(domain, port);
@@ -130,6 +136,7 @@ fn wake_each(domain: &Domain, port: u32) {
 }
 
 /// Raises a virtual interrupt of one vCPU, if it is bound.
+#[inline]
 pub fn send_vcpu_virq(vcpu: &Vcpu, virq: Virq) {
     let port = vcpu.virq_port(virq).load(SeqCst);
     if port != 0 {

@@ -36,7 +36,7 @@ pub(super) fn is_masked(domain: &Domain, port: u32) -> bool {
 }
 
 /// Raises a port, to be delivered to `vcpu`.
-#[inline]
+#[inline(always)]
 pub(super) fn raise(domain: &Domain, port: u32, vcpu: VcpuId) {
     if port >= EVTCHN_2L_NR_CHANNELS {
         return;
