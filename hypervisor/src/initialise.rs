@@ -31,6 +31,7 @@ const CR0_TS: u64 = 1 << 3;
 ///
 /// # Errors
 /// `EEXIST` when it is initialised, `EINVAL` when it has no `vcpu_info`, and what [`set`] says.
+#[inline(never)]
 pub fn from_guest(target: &Vcpu, ptr: GuestPtr<VcpuGuestContext>) -> Result<i64> {
     let _only_one = target.domain().initialising.lock();
     if target.status.initialised.load(SeqCst) {

@@ -2,6 +2,7 @@
 //! What interrupts the hypervisor or a guest from the machine's side: interrupts, NMIs, faults in the hypervisor itself.
 
 use arch::cpu::{self, Work};
+use arch::platform::{VECTOR_APIC_ERROR, VECTOR_CALL, VECTOR_RESCHEDULE, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_TLB};
 use arch::{Regs, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST, apic, context, entry};
 
 use crate::traps::{DEBUG, GENERAL_PROTECTION, NMI, PAGE_FAULT};
@@ -48,18 +49,25 @@ pub fn hypervisor_exception(regs: &mut Regs) -> entry::AfterFault {
 }
 
 /// Handles an interrupt.
+#[inline]
 pub fn interrupt(regs: &mut Regs) {
-    use arch::platform::{
-        VECTOR_APIC_ERROR, VECTOR_CALL, VECTOR_RESCHEDULE, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_TLB,
-    };
     let vector = regs.vector as u8;
+    if vector == VECTOR_TIMER {
+        apic::end_of_interrupt();
+        cpu::raise_here(Work::TIMER);
+    } else {
+        other_interrupt(vector);
+    }
+}
+
+#[inline(never)]
+fn other_interrupt(vector: u8) {
     match vector {
         VECTOR_IRQ_FIRST..=VECTOR_IRQ_LAST => return irq::interrupt(vector),
         VECTOR_SPURIOUS => return,
         _ => apic::end_of_interrupt(),
     }
     match vector {
-        VECTOR_TIMER => cpu::raise_here(Work::TIMER),
         VECTOR_TLB => arch::tlb::serve(),
         VECTOR_RESCHEDULE => {}
         VECTOR_CALL => stop::here_if_asked(),

@@ -30,7 +30,8 @@ pub enum Kind {
     Poll = 2,
 }
 
-const KINDS: u32 = 3;
+/// Numbers that each vCPU has for its timers: a power of two, which divides easily.
+const KINDS: u32 = 4;
 const NOWHERE: u32 = u32::MAX;
 
 /// A heap of deadlines that knows where each timer lies.
@@ -53,11 +54,13 @@ impl Queue {
         Ok(())
     }
 
+    #[inline(always)]
     fn put(&mut self, at: usize, item: (u64, u32)) {
         self.heap[at] = item;
         self.place[item.1 as usize] = at as u32;
     }
 
+    #[inline]
     fn up(&mut self, mut at: usize) {
         let item = self.heap[at];
         while at > 0 && item.0 < self.heap[(at - 1) / 2].0 {
@@ -88,42 +91,54 @@ impl Queue {
         self.put(at, item);
     }
 
+    #[inline]
     fn arm(&mut self, timer: u32, deadline: u64) {
-        self.stop(timer);
-        if (timer as usize) < self.place.len() {
+        let Some(&place) = self.place.get(timer as usize) else { return };
+        if place == NOWHERE {
+            let last = self.heap.len();
             self.heap.push((deadline, timer));
-            self.up(self.heap.len() - 1);
+            self.up(last);
+        } else if let Some(item) = self.heap.get_mut(place as usize) {
+            let sooner = deadline < item.0;
+            item.0 = deadline;
+            if sooner { self.up(place as usize) } else { self.down(place as usize) }
         }
     }
 
+    #[inline]
     fn stop(&mut self, timer: u32) {
-        let Some(&place) = self.place.get(timer as usize) else { return };
-        if place == NOWHERE {
-            return;
+        if let Some(&place) = self.place.get(timer as usize)
+            && place != NOWHERE
+        {
+            self.take_out(timer, place as usize);
         }
+    }
+
+    #[inline]
+    fn take_out(&mut self, timer: u32, at: usize) {
         self.place[timer as usize] = NOWHERE;
-        let at = place as usize;
-        let last = self.heap.len() - 1;
-        let moved = self.heap[last];
-        self.heap.truncate(last);
-        if at < last {
+        let Some(moved) = self.heap.pop() else { return };
+        if at < self.heap.len() {
             self.put(at, moved);
             self.up(at);
             self.down(self.place[moved.1 as usize] as usize);
         }
     }
 
-    fn first(&self) -> Option<(u64, u32)> {
-        self.heap.first().copied()
+    /// Returns the first deadline, `u64::MAX` when there is none.
+    #[inline]
+    fn first(&self) -> u64 {
+        self.heap.first().map_or(u64::MAX, |first| first.0)
     }
 
-    fn pop_due(&mut self, now: u64) -> Option<u32> {
-        let (deadline, timer) = self.first()?;
-        if deadline > now {
-            return None;
+    /// Takes out the first timer if it is due; tells the first deadline of those that stay.
+    #[inline(always)]
+    fn take_due(&mut self, now: u64) -> (Option<u32>, u64) {
+        let due = self.heap.first().filter(|first| first.0 <= now).map(|first| first.1);
+        if let Some(timer) = due {
+            self.take_out(timer, 0);
         }
-        self.stop(timer);
-        Some(timer)
+        (due, self.first())
     }
 }
 
@@ -133,8 +148,9 @@ fn queue(cpu: CpuId) -> &'static Lock<Queue> {
     &QUEUES[cpu.0 as usize % MAX_CPUS]
 }
 
+#[inline(always)]
 const fn id(vcpu: &Vcpu, kind: Kind) -> u32 {
-    vcpu.unit * KINDS + kind as u32
+    (vcpu.unit * KINDS) | kind as u32
 }
 
 /// Forgets all timers, for a new machine.
@@ -166,23 +182,32 @@ pub fn stop_all(vcpu: &Vcpu) {
 }
 
 /// Arms a timer for an absolute time; one that has passed fires at once.
+#[inline]
 pub fn arm(vcpu: &Vcpu, kind: Kind, deadline: u64) {
     let here = cpu::this_cpu();
     let there = CpuId(vcpu.timer_cpu.load(SeqCst));
     if there != here {
         move_here(vcpu, there);
     }
+    let timer = id(vcpu, kind);
+    let at = arch::time::tsc_at(deadline);
     let mut queue = queue(here).lock();
-    if deadline <= arch::time::now() {
-        queue.stop(id(vcpu, kind));
+    if at <= arch::time::tsc() {
+        queue.stop(timer);
         drop(queue);
         fire(vcpu, kind as u32, deadline);
         return;
     }
-    queue.arm(id(vcpu, kind), deadline);
+    queue.arm(timer, deadline);
     let first = queue.first();
     drop(queue);
-    program(here, first);
+    if deadline < cpu::deadline() {
+        // Sooner than all that the hardware timer waits for.
+        cpu::change_deadline(deadline);
+        arch::timer::program_at(at);
+    } else {
+        program(first.min(others_due(here)));
+    }
 }
 
 /// Moves all armed timers of a vCPU into this CPU's queue.
@@ -210,23 +235,31 @@ pub fn stop(vcpu: &Vcpu, kind: Kind) {
     queue(CpuId(vcpu.timer_cpu.load(SeqCst))).lock().stop(id(vcpu, kind));
 }
 
-/// Programs this CPU's hardware timer for the next deadline: a vCPU's, the scheduler's, or that of the time which the running
-/// vCPU sees.
+/// Programs this CPU's hardware timer for the next deadline: a vCPU's, or one of [`others_due`].
 pub fn reprogram() {
     let here = cpu::this_cpu();
     let first = queue(here).lock().first();
-    program(here, first);
+    program(first.min(others_due(here)));
+}
+
+/// Returns when this CPU has to do something else by its timer: end a slice, go on with a debug key, do a chore for
+/// interrupts, or publish the time that the running vCPU sees.
+#[inline(always)]
+fn others_due(here: CpuId) -> u64 {
+    let refresh = current::vcpu().map_or(u64::MAX, |vcpu| vcpu.time_due.load(Relaxed));
+    schedule::slice_end(here).min(keys::due_on(here)).min(chores::due(here)).min(refresh)
 }
 
 /// Programs the hardware timer if what it is programmed for is not what is next. It may fire too early: whoever handles
 /// that programs it again.
-#[inline]
-fn program(here: CpuId, first: Option<(u64, u32)>) {
-    let refresh = current::vcpu().map_or(u64::MAX, |vcpu| vcpu.time_due.load(Relaxed));
-    let next = first.map_or(u64::MAX, |(deadline, _)| deadline).min(schedule::slice_end(here)).min(refresh);
-    let next = next.min(keys::due_on(here)).min(chores::due(here));
+#[inline(always)]
+fn program(next: u64) {
     if cpu::change_deadline(next) {
-        arch::timer::program((next != u64::MAX).then_some(next));
+        if next == u64::MAX {
+            arch::timer::stop();
+        } else {
+            arch::timer::program_at(arch::time::tsc_at(next));
+        }
     }
 }
 
@@ -238,15 +271,26 @@ pub fn run() {
     cpu::change_deadline(u64::MAX);
     let now = arch::time::now();
     let first = loop {
-        let mut queue = queue(here).lock();
-        match queue.pop_due(now) {
-            Some(timer) => {
-                drop(queue);
-                schedule::with_unit(timer / KINDS, |vcpu| fire(vcpu, timer % KINDS, now));
-            }
-            None => break queue.first(),
+        let (due, next) = queue(here).lock().take_due(now);
+        let Some(timer) = due else { break next };
+        let (unit, kind) = (timer / KINDS, timer % KINDS);
+        schedule::with_unit(unit, |vcpu| fire(vcpu, kind, now));
+        if kind == Kind::SingleShot as u32 && next > now {
+            // It has armed nothing.
+            break next;
         }
     };
+    let mut others = others_due(here);
+    if others <= now {
+        serve_others(here, now);
+        others = others_due(here);
+    }
+    program(first.min(others));
+}
+
+/// Does what is due of the others.
+#[inline(never)]
+fn serve_others(here: CpuId, now: u64) {
     schedule::check_slice(here, now);
     if keys::due_on(here) <= now {
         cpu::raise_here(cpu::Work::CONSOLE);
@@ -255,21 +299,27 @@ pub fn run() {
     if let Some(vcpu) = current::vcpu() {
         time::refresh(vcpu, now);
     }
-    program(here, first);
 }
 
+#[inline(always)]
 fn fire(vcpu: &Vcpu, kind: u32, now: u64) {
-    match kind {
-        k if k == Kind::SingleShot as u32 => events::send_vcpu_virq(vcpu, Virq::TIMER),
-        k if k == Kind::Periodic as u32 => {
-            let period = vcpu.period.load(Relaxed);
-            if period != 0 {
-                // Never into the past: a deadline missed by more than a period is not made up for (XSA-20).
-                queue(cpu::this_cpu()).lock().arm(id(vcpu, Kind::Periodic), now + period);
-                events::send_vcpu_virq(vcpu, Virq::TIMER);
-            }
-        }
-        _ => schedule::wake_poller(vcpu),
+    if kind == Kind::SingleShot as u32 {
+        events::send_vcpu_virq(vcpu, Virq::TIMER);
+    } else {
+        fire_other(vcpu, kind, now);
+    }
+}
+
+#[inline(never)]
+fn fire_other(vcpu: &Vcpu, kind: u32, now: u64) {
+    if kind != Kind::Periodic as u32 {
+        return schedule::wake_poller(vcpu);
+    }
+    let period = vcpu.period.load(Relaxed);
+    if period != 0 {
+        // Never into the past: a deadline missed by more than a period is not made up for (XSA-20).
+        queue(cpu::this_cpu()).lock().arm(id(vcpu, Kind::Periodic), now + period);
+        events::send_vcpu_virq(vcpu, Virq::TIMER);
     }
 }
 
@@ -319,10 +369,11 @@ mod tests {
                 }
                 1 => {
                     let now = random() % 1000;
-                    while let Some(fired) = queue.pop_due(now) {
+                    while let (Some(fired), next) = queue.take_due(now) {
                         let deadline = model.remove(&fired).expect("only armed timers fire");
                         assert!(deadline <= now);
                         assert!(model.values().all(|d| *d >= deadline));
+                        assert_eq!(model.values().min().copied().unwrap_or(u64::MAX), next);
                     }
                     assert!(model.values().all(|d| *d > now));
                 }

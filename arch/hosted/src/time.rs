@@ -21,6 +21,11 @@ pub fn tsc() -> u64 {
     now()
 }
 
+/// Returns the value of the time-stamp counter at a time since boot, in ns.
+pub fn tsc_at(ns: u64) -> u64 {
+    ns
+}
+
 /// Returns nanoseconds since boot.
 pub fn now() -> u64 {
     NOW.load(Ordering::SeqCst)

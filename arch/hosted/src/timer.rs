@@ -7,9 +7,18 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 static DEADLINES: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
 
-/// Sets this CPU's deadline in nanoseconds since boot, or stops its timer.
-pub fn program(deadline_ns: Option<u64>) {
-    DEADLINES[cpu::this_cpu().0 as usize % MAX_CPUS].store(deadline_ns.unwrap_or(u64::MAX), Ordering::SeqCst);
+/// Sets this CPU's deadline, as the time-stamp counter counts: nanoseconds since boot.
+pub fn program_at(tsc: u64) {
+    set(tsc);
+}
+
+/// Stops this CPU's timer.
+pub fn stop() {
+    set(u64::MAX);
+}
+
+fn set(deadline: u64) {
+    DEADLINES[cpu::this_cpu().0 as usize % MAX_CPUS].store(deadline, Ordering::SeqCst);
 }
 
 /// Returns a CPU's deadline.

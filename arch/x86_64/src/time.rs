@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The clock, under the names of the machine interface.
 
-pub use crate::platform::clock::{TscScale, delay_ns, now, scale, tsc};
+pub use crate::platform::clock::{TscScale, delay_ns, now, scale, tsc, tsc_at};
 
 /// Returns the time since boot, in ns, at which the TSC read this.
 #[inline]

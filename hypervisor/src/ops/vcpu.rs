@@ -36,12 +36,7 @@ pub static OPS: [SubOp<OnTarget>; 14] = [
         timers::stop(target, Kind::Periodic);
         Ok(0)
     }),
-    sub("set_singleshot_timer", |vcpu, target, arg| {
-        only_itself(vcpu, target)?;
-        let args: SetSingleshotTimer = guest::read(GuestPtr::new(arg))?;
-        timers::arm(vcpu, Kind::SingleShot, args.timeout_abs_ns);
-        Ok(0)
-    }),
+    sub("set_singleshot_timer", set_singleshot),
     sub("stop_singleshot_timer", |vcpu, target, _| {
         only_itself(vcpu, target)?;
         timers::stop(vcpu, Kind::SingleShot);
@@ -68,6 +63,8 @@ pub fn vcpu_op(vcpu: &Vcpu, args: &Args) -> Outcome {
     let op = VcpuOp(args[0] as u32);
     let arg = args[2];
     match mmu::vcpu_of(vcpu.domain(), args[1] & 0xffff_ffff) {
+        // The one that is called all the time.
+        Ok(target) if op == VcpuOp::SET_SINGLESHOT_TIMER => set_singleshot(vcpu, target, arg).into(),
         Ok(target) if op == VcpuOp::INITIALISE => {
             Outcome::or_again(initialise::from_guest(target, GuestPtr::new(arg)), args)
         }
@@ -76,6 +73,14 @@ pub fn vcpu_op(vcpu: &Vcpu, args: &Args) -> Outcome {
         }
         Err(error) => Err(error).into(),
     }
+}
+
+#[inline(always)]
+fn set_singleshot(vcpu: &Vcpu, target: &Vcpu, arg: u64) -> Result<i64> {
+    only_itself(vcpu, target)?;
+    let args: SetSingleshotTimer = guest::read(GuestPtr::new(arg))?;
+    timers::arm(vcpu, Kind::SingleShot, args.timeout_abs_ns);
+    Ok(0)
 }
 
 fn only_itself(vcpu: &Vcpu, target: &Vcpu) -> Result<()> {

@@ -50,7 +50,8 @@ impl TscScale {
         if self.shift < 0 {
             ((u128::from(ticks >> -self.shift) * u128::from(self.mul)) >> 32) as u64
         } else {
-            (((u128::from(ticks) << self.shift) * u128::from(self.mul)) >> 32) as u64
+            // A TSC that is so slow that it needs a shift does not reach the bits that are lost here.
+            ((u128::from(ticks << self.shift) * u128::from(self.mul)) >> 32) as u64
         }
     }
 }
@@ -58,11 +59,13 @@ impl TscScale {
 /// Reads the TSC, not before earlier instructions are done.
 #[inline]
 pub fn tsc() -> u64 {
-    // SAFETY: every x86-64 CPU has both instructions, and the hypervisor leaves the TSC readable.
+    let (low, high): (u64, u64);
+    // SAFETY: every x86-64 CPU has both instructions, and the hypervisor leaves the TSC readable. (The intrinsics are calls
+    // on a target without SSE.)
     unsafe {
-        core::arch::x86_64::_mm_lfence();
-        core::arch::x86_64::_rdtsc()
+        core::arch::asm!("lfence", "rdtsc", out("rax") low, out("rdx") high, options(nomem, nostack, preserves_flags));
     }
+    low | high << 32
 }
 
 /// True when the TSC runs at one rate in every power state.
@@ -197,6 +200,8 @@ static MUL: AtomicU32 = AtomicU32::new(0);
 static SHIFT: AtomicI8 = AtomicI8::new(0);
 static KHZ: AtomicU64 = AtomicU64::new(0);
 static BOOT: AtomicU64 = AtomicU64::new(0);
+/// The inverse of the factor.
+static TICKS: AtomicU64 = AtomicU64::new(0);
 
 /// Notes this moment as the start of time; the first call counts.
 pub fn mark_boot() {
@@ -210,6 +215,7 @@ pub fn start(found: &Calibration) {
     let scale = TscScale::from_hz(found.tsc_hz);
     SHIFT.store(scale.shift, Ordering::Relaxed);
     KHZ.store(scale.khz, Ordering::Relaxed);
+    TICKS.store(inverse(scale.mul), Ordering::Relaxed);
     MUL.store(scale.mul, Ordering::Release);
 }
 
@@ -233,6 +239,29 @@ pub fn ns_at(tsc: u64) -> u64 {
 #[inline]
 pub fn now() -> u64 {
     ns_at(tsc())
+}
+
+/// Times farther away than this (nine years) are as good as this.
+const FAR_NS: u64 = 1 << 58;
+
+/// Returns a TSC value at which a time since boot has been reached, two ticks after the first such one at the most.
+#[inline]
+pub fn tsc_at(ns: u64) -> u64 {
+    let ticks = ticks_of(ns, TICKS.load(Ordering::Relaxed), SHIFT.load(Ordering::Relaxed));
+    ticks.saturating_add(BOOT.load(Ordering::Relaxed))
+}
+
+/// Returns 2^95 / `mul`: with it, multiplying replaces dividing by the factor.
+fn inverse(mul: u32) -> u64 {
+    u64::try_from((1u128 << 95) / u128::from(mul.max(1 << 31))).unwrap_or(u64::MAX)
+}
+
+/// Converts nanoseconds back to ticks, by the [`inverse`] of the factor.
+#[inline]
+fn ticks_of(ns: u64, inverse: u64, shift: i8) -> u64 {
+    let shifted = ((u128::from(ns.min(FAR_NS)) * u128::from(inverse)) >> 63) as u64;
+    // All roundings go down: by less than two ticks together.
+    if shift < 0 { (shifted << (-shift & 63)) + (2 << (-shift & 63)) } else { (shifted >> (shift & 63)) + 2 }
 }
 
 /// Waits. Before [`start`] it goes by the TSC at an assumed 4 GHz, which is rather too long than too short.
@@ -266,6 +295,27 @@ mod tests {
         }
         assert_eq!(TscScale::from_hz(2_000_000_000).ns(2_000_000_000), 1_000_000_000);
         assert_eq!(TscScale::from_hz(2_596_122_400).khz, 2_596_122);
+    }
+
+    #[test]
+    fn ticks_of_a_time_reach_it_and_hardly_more() {
+        for hz in [1_000_000u64, 24_000_000, 999_999_999, 1_000_000_000, 2_596_122_000, 5_700_000_000] {
+            let scale = TscScale::from_hz(hz);
+            let longest = 1u64 << 58;
+            for ns in [0, 1, 999, 1_000_000_007, 86_400_000_000_000, longest - 1, longest] {
+                let ticks = ticks_of(ns, inverse(scale.mul), scale.shift);
+                let reached = scale.ns(ticks);
+                let slack = 4 + 4_000_000_000 / hz.min(4_000_000_000);
+                assert!(
+                    (ns..=ns + slack + ns / (1 << 60)).contains(&reached),
+                    "{hz} Hz, {ns} ns: {ticks} are {reached}"
+                );
+            }
+            assert_eq!(
+                ticks_of(u64::MAX, inverse(scale.mul), scale.shift),
+                ticks_of(longest, inverse(scale.mul), scale.shift)
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! This CPU's one-shot timer, set to a time since boot.
+//! This CPU's one-shot timer, set to a value of the TSC.
 //!
 //! It may fire before its time (far deadlines are reached in steps, and a counter of its own may run a
 //! little fast), never later than the hardware makes it: whoever handles it looks at the clock and
@@ -15,11 +15,8 @@ const COUNT: u8 = 1;
 const DEADLINE: u8 = 2;
 
 static MODE: AtomicU8 = AtomicU8::new(NONE);
-/// Ticks a nanosecond of what is counted, with 32 binary places.
+/// Ticks of the counter a tick of the TSC, with 32 binary places.
 static RATE: AtomicU64 = AtomicU64::new(0);
-
-/// No step is longer: four seconds.
-const LONGEST_NS: u64 = 4_000_000_000;
 
 /// The timer cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +26,10 @@ pub struct NoTimer;
 /// theirs in [`apic::init_cpu`]. Returns true when it is the TSC itself.
 pub fn setup(found: &Calibration) -> Result<bool, NoTimer> {
     let deadline = apic::has_tsc_deadline();
-    let hz = if deadline { found.tsc_hz } else { found.lapic_hz };
-    if hz == 0 {
+    if found.tsc_hz == 0 || (!deadline && found.lapic_hz == 0) {
         return Err(NoTimer);
     }
-    RATE.store(rate(hz), Ordering::Relaxed);
+    RATE.store(rate(found), Ordering::Relaxed);
     MODE.store(if deadline { DEADLINE } else { COUNT }, Ordering::Release);
     init_cpu();
     Ok(deadline)
@@ -47,36 +43,36 @@ pub(super) fn init_cpu() {
     }
 }
 
-fn rate(hz: u64) -> u64 {
-    ((u128::from(hz) << 32) / 1_000_000_000) as u64
+fn rate(found: &Calibration) -> u64 {
+    ((u128::from(found.lapic_hz) << 32) / u128::from(found.tsc_hz.max(1))) as u64
 }
 
-/// Returns the ticks from now until a deadline: at least one, at most a step.
+/// Returns what the counter counts in so many ticks of the TSC: at least one, at most what it can hold.
 #[inline]
-fn ticks(deadline_ns: u64, now_ns: u64, rate: u64) -> u64 {
-    let ns = deadline_ns.saturating_sub(now_ns).min(LONGEST_NS);
-    // Both roundings go down; two more make sure that it is not early by them.
-    ((u128::from(ns) * u128::from(rate)) >> 32) as u64 + 2
+fn count(ticks: u64, rate: u64) -> u32 {
+    // Rounded down; one more makes sure that it is not early by that.
+    u32::try_from((u128::from(ticks) * u128::from(rate)) >> 32).map_or(u32::MAX, |count| count.saturating_add(1))
 }
 
-/// Lets this CPU's timer fire once at a time since boot in nanoseconds, at once if it has passed; None
-/// stops it.
+/// Lets this CPU's timer fire once when the TSC reads this, at once if it has.
 #[inline]
-pub fn program(deadline_ns: Option<u64>) {
-    let mode = MODE.load(Ordering::Relaxed);
-    let Some(deadline) = deadline_ns else {
-        match mode {
-            COUNT => apic::timer_set(0),
-            DEADLINE => apic::timer_deadline(0),
-            _ => {}
+pub fn program_at(tsc: u64) {
+    match MODE.load(Ordering::Relaxed) {
+        COUNT => {
+            let rate = RATE.load(Ordering::Relaxed);
+            apic::timer_set(count(tsc.saturating_sub(clock::tsc()), rate));
         }
-        return;
-    };
-    let tsc = clock::tsc();
-    let ticks = ticks(deadline, clock::ns_at(tsc), RATE.load(Ordering::Relaxed));
-    match mode {
-        COUNT => apic::timer_set(u32::try_from(ticks).unwrap_or(u32::MAX)),
-        DEADLINE => apic::timer_deadline(tsc.saturating_add(ticks)),
+        // 0 would stop it.
+        DEADLINE => apic::timer_deadline(tsc.max(1)),
+        _ => {}
+    }
+}
+
+/// Stops this CPU's timer.
+pub fn stop() {
+    match MODE.load(Ordering::Relaxed) {
+        COUNT => apic::timer_set(0),
+        DEADLINE => apic::timer_deadline(0),
         _ => {}
     }
 }
@@ -86,15 +82,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_bounded_and_not_early() {
-        for hz in [24_000_000u64, 1_000_000_000, 3_700_000_123] {
-            let rate = rate(hz);
-            assert_eq!(ticks(5, 10, rate), 2);
-            assert_eq!(ticks(u64::MAX, 10, rate), ticks(10 + LONGEST_NS, 10, rate));
-            for ns in [1u64, 999, 1_000_000, 3_999_999_999] {
-                let exact = (u128::from(ns) * u128::from(hz)).div_ceil(1_000_000_000) as u64;
-                let got = ticks(1_000 + ns, 1_000, rate);
-                assert!((exact..=exact + 2).contains(&got), "{hz} Hz {ns} ns: {got} for {exact}");
+    fn counts_are_bounded_and_not_early() {
+        for (lapic_hz, tsc_hz) in
+            [(1_000_000_000u64, 1_000_000_000u64), (24_000_000, 3_700_000_123), (62_500_000, 1 << 30)]
+        {
+            let rate = rate(&Calibration { tsc_hz, lapic_hz, error_ppm: 0, by: "test" });
+            assert_eq!(count(0, rate), 1);
+            assert_eq!(count(u64::MAX, rate), u32::MAX);
+            for ticks in [1u64, 999, 1_000_000, 1 << 32] {
+                let exact = (u128::from(ticks) * u128::from(lapic_hz)).div_ceil(u128::from(tsc_hz)) as u64;
+                let got = u64::from(count(ticks, rate));
+                assert!((exact..=exact + 1).contains(&got) || got == u64::from(u32::MAX), "{ticks}: {got} for {exact}");
             }
         }
     }
