@@ -8,6 +8,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use arch::{Regs, context, entry, fpu};
+use hypercalls::segment::FLAT_RING3_CS64;
 use hypercalls::{Errno, GuestVa};
 
 use crate::emulate::cpuid::Dynamic;
@@ -290,6 +291,15 @@ fn cpuid(vcpu: &Vcpu, regs: &mut Regs, forced: bool) {
 /// Answers `ud2; "xen"; cpuid`, the CPUID that a guest asks to be emulated; false when the bytes are others.
 pub fn forced_cpuid(vcpu: &Vcpu, regs: &mut Regs) -> bool {
     const FORCED: &[u8] = b"\x0f\x0bxen\x0f\xa2";
+    const FORCED_WORD: u64 = u64::from_le_bytes(*b"\x0f\x0bxen\x0f\xa2\0");
+    if regs.cs as u16 == FLAT_RING3_CS64
+        && let Ok(word) = arch::guest::read_u64(GuestVa(regs.rip))
+        && word << 8 == FORCED_WORD << 8
+    {
+        // Nearly always: flat, and all there.
+        answer_forced(vcpu, regs);
+        return true;
+    }
     let Some(code) = operand::fetch(vcpu, regs) else { return false };
     let bytes = code.bytes();
     if !bytes.starts_with(FORCED) {
@@ -297,10 +307,15 @@ pub fn forced_cpuid(vcpu: &Vcpu, regs: &mut Regs) -> bool {
         let cut = bytes.len() > 2 && FORCED.starts_with(bytes);
         return cut && code.end.deliver(vcpu, regs);
     }
-    cpuid(vcpu, regs, true);
-    regs.rip = regs.rip.wrapping_add(FORCED.len() as u64);
-    finish(vcpu, regs, 0);
+    answer_forced(vcpu, regs);
     true
+}
+
+#[inline]
+fn answer_forced(vcpu: &Vcpu, regs: &mut Regs) {
+    cpuid(vcpu, regs, true);
+    regs.rip = regs.rip.wrapping_add(7);
+    finish(vcpu, regs, 0);
 }
 
 #[cfg(test)]

@@ -54,7 +54,11 @@ pub static OPS: [SubOp; 11] = [
 #[inline]
 pub fn xen_version(vcpu: &Vcpu, args: &Args) -> Outcome {
     // A C `int` in the interface.
-    run_sub(vcpu, HypercallNr::XEN_VERSION, &OPS, args[0] & 0xffff_ffff, args[1]).into()
+    let cmd = args[0] & 0xffff_ffff;
+    if cmd == 0 {
+        return Outcome::Done(VERSION);
+    }
+    run_sub(vcpu, HypercallNr::XEN_VERSION, &OPS, cmd, args[1]).into()
 }
 
 fn tell<T: IntoBytes + Immutable>(arg: u64, value: &T) -> Result<i64> {
