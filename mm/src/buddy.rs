@@ -34,6 +34,8 @@ struct Buddy {
     total: u64,
     /// How many frames are promised to domains.
     claimed: u64,
+    /// How many frames domains cannot have.
+    kept: u64,
 }
 
 static BUDDY: Lock<Buddy> = Lock::new(rank::BUDDY, Buddy::new());
@@ -45,7 +47,7 @@ const fn zone_of(mfn: Mfn) -> usize {
 
 impl Buddy {
     const fn new() -> Self {
-        Self { heads: [[NONE; ORDERS]; ZONES], present: [0; ZONES], free: [0; ZONES], total: 0, claimed: 0 }
+        Self { heads: [[NONE; ORDERS]; ZONES], present: [0; ZONES], free: [0; ZONES], total: 0, claimed: 0, kept: 0 }
     }
 
     fn link(&mut self, mfn: Mfn, frame: &Frame, order: u8) {
@@ -101,6 +103,11 @@ impl Buddy {
 
     fn free(&self) -> u64 {
         self.free.iter().sum()
+    }
+
+    /// Returns how many free frames domains may have.
+    fn for_domains(&self) -> u64 {
+        self.free().saturating_sub(self.kept)
     }
 
     /// Takes a block of the hypervisor's for somebody.
@@ -203,7 +210,7 @@ pub(crate) fn alloc_claimed(order: u8, address_bits: u32, promised: u64) -> Opti
     }
     let mut buddy = BUDDY.lock();
     let others = buddy.claimed.saturating_sub(promised);
-    if others > 0 && buddy.free().saturating_sub(others) < 1 << order {
+    if buddy.for_domains().saturating_sub(others) < 1 << order {
         return None;
     }
     let mfn = buddy.alloc(order, address_bits)?;
@@ -215,11 +222,21 @@ pub(crate) fn alloc_claimed(order: u8, address_bits: u32, promised: u64) -> Opti
 /// before promises.
 pub(crate) fn claim(frames: u64) -> bool {
     let mut buddy = BUDDY.lock();
-    let fits = buddy.free().saturating_sub(buddy.claimed) >= frames;
+    let fits = buddy.for_domains().saturating_sub(buddy.claimed) >= frames;
     if fits {
         buddy.claimed += frames;
     }
     fits
+}
+
+/// Keeps so many frames from domains: with none left at all the hypervisor could not do what they ask for.
+pub fn keep(frames: u64) {
+    BUDDY.lock().kept = frames;
+}
+
+/// Returns how many frames are free for domains, claimed ones included.
+pub fn frames_for_domains() -> u64 {
+    BUDDY.lock().for_domains()
 }
 
 /// Takes a promise back.

@@ -44,7 +44,7 @@ pub(super) fn build(info: &BootInfo, platform: &Platform) -> Result<(), fmt::Arg
     let chosen = l1tf::Choice { privileged: options.pv_l1tf.dom0, others: options.pv_l1tf.domu };
     l1tf::init(chosen, machine_map::MACHINE_MAP.get().map_or(&[], |map| map));
     let cpus = arch::cpu::online().count() as u32;
-    let free = mm::buddy::free_frames();
+    let free = mm::buddy::frames_for_domains();
     let from = Dom0 {
         kernel: memory::module(kernel.start..kernel.end),
         initrd,

@@ -47,6 +47,8 @@ const LOW: u64 = 1 << 20;
 /// What the boot page tables map.
 const BOOT_MAPPED: u64 = 4 << 30;
 const CHUNK: u64 = 2 << 20;
+/// Frames that no domain can have: 4 MiB.
+const KEPT: u64 = 1024;
 
 struct Boot {
     allocator: Option<BootAllocator>,
@@ -173,6 +175,7 @@ pub(super) fn start_allocators() {
             mm::buddy::free_range(Mfn(range.start.div_ceil(4096)), Mfn(range.end / 4096));
         }
     }
+    mm::buddy::keep(KEPT);
     mm::m2p::publish(Mfn(boot.m2p.start >> 12), (boot.m2p.end - boot.m2p.start) >> 12);
     mm::pt::set_hypervisor_slots(&paging::hypervisor_slots());
     log::info!("{} MiB of memory, {} MiB free", mm::buddy::total_frames() >> 8, mm::buddy::free_frames() >> 8);

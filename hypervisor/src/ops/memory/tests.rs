@@ -122,6 +122,24 @@ fn what_is_claimed_is_nobody_elses() {
 }
 
 #[test]
+fn the_last_frames_are_the_hypervisors() {
+    let mut world = world();
+    let (free, owned) = (mm::buddy::free_frames(), info(&mut world, 1).tot_pages);
+    mm::buddy::keep(free - 4);
+    let machine: Physinfo =
+        sysctl(&mut world, SysctlCmd::PHYSINFO, &Physinfo::default()).expect("no argument to be wrong");
+    assert_eq!(machine.free_pages, 4);
+    allow(&mut world, 1, 1 << 20);
+    assert_eq!(claim(&mut world, ONE, owned + 5), Errno::ENOMEM.to_ret());
+    assert_eq!(populate(&mut world, ONE, 9, 0), 4);
+    assert_eq!(memory(&mut world, MemoryOp::ACQUIRE_RESOURCE, &acquire(ONE, 0, 1, 1, BUFFER)), 0, "what it needs");
+    assert_eq!(mm::buddy::frames_for_domains(), 0);
+    mm::buddy::keep(0);
+    world.check();
+    world.finish();
+}
+
+#[test]
 fn a_claim_dies_with_its_domain() {
     let mut world = world();
     let max = info(&mut world, 1).max_pages;

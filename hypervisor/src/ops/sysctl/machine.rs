@@ -24,7 +24,7 @@ pub(super) fn physinfo(_: &Vcpu, payload: &mut Payload) -> Result<Answer> {
         cpu_khz: u32::try_from(arch::time::scale().khz).unwrap_or(u32::MAX),
         capabilities: XEN_SYSCTL_PHYSCAP_PV | XEN_SYSCTL_PHYSCAP_GNTTAB_V1,
         total_pages: buddy::total_frames(),
-        free_pages: buddy::free_frames(),
+        free_pages: buddy::frames_for_domains(),
         outstanding_pages: buddy::claimed_frames(),
         max_mfn: frame::end().saturating_sub(1),
         hw_cap: host::capabilities(),

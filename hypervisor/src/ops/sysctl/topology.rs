@@ -61,7 +61,7 @@ pub(super) fn nodes(_: &Vcpu, payload: &mut Payload) -> Result<Answer> {
     }
     if count == 1 && !a.meminfo.is_null() {
         let bytes = |frames| Mfn(frames).maddr().0;
-        let memory = MemInfo { memsize: bytes(frame::end()), memfree: bytes(buddy::free_frames()) };
+        let memory = MemInfo { memsize: bytes(frame::end()), memfree: bytes(buddy::frames_for_domains()) };
         guest::write(a.meminfo, &memory)?;
     }
     if count == 1 && !a.distance.is_null() {
