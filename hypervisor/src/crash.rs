@@ -98,8 +98,8 @@ pub fn ended(domain: &Domain, reason: ShutdownReason) {
             let _ = crate::stop::others();
             arch::machine::power_off()
         }
-        ShutdownReason::REBOOT | ShutdownReason::SUSPEND | ShutdownReason::SOFT_RESET => {
-            log::info!("dom0 asks for a reboot: resetting the machine");
+        ShutdownReason::REBOOT | ShutdownReason::SUSPEND | ShutdownReason::SOFT_RESET | ShutdownReason::WATCHDOG => {
+            log::info!("dom0 has shut down, reason {}: resetting the machine", reason.0);
             crate::console::flush();
             let _ = crate::stop::others();
             arch::machine::reset()

@@ -213,6 +213,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
         dead: AtomicBool::new(false),
         logged_unknown: AtomicU64::new(0),
         grants,
+        watchdogs: Lock::new(rank::WATCHDOGS, [None; 2]),
         handle: Lock::new(rank::HANDLE, config.tools.handle),
         serves_store: config.tools.serves_store,
         arch: config.tools.arch,

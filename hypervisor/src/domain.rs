@@ -25,6 +25,7 @@ use crate::io_rights::IoRights;
 use crate::port_io::Latches;
 use crate::shared::{SharedFrame, SharedSlot};
 use crate::vcpu::Vcpu;
+use crate::watchdog::Watchdogs;
 
 /// More pauses than tools have a reason for.
 const MOST_PAUSES: u32 = 255;
@@ -87,6 +88,8 @@ pub struct Domain {
     pub dead: AtomicBool,
     /// Sub-operations that it called and nobody implements, one bit each of a hash: each is logged once.
     pub logged_unknown: AtomicU64,
+    /// Its watchdogs.
+    pub watchdogs: Lock<Watchdogs>,
     /// The name by which tools know it.
     pub handle: Lock<[u8; 16]>,
     /// It serves the store to others.

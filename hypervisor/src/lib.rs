@@ -66,5 +66,6 @@ pub mod timers;
 pub mod topology;
 pub mod traps;
 pub mod vcpu;
+pub mod watchdog;
 
 pub use abi::table as abi_table;

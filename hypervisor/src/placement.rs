@@ -3,6 +3,7 @@
 
 use arch::{CpuId, CpuMask, cpu};
 use hypercalls::domctl_args::SchedulerId;
+use hypercalls::{Errno, Result};
 use sched::{Affinity, Cpu, CpuSet, GroupId, UnitId};
 
 use crate::domain::Domain;
@@ -61,6 +62,33 @@ pub fn set_places(vcpu: &Vcpu, to: &Places) {
     if let Some(c) = poke {
         cpu::raise(CpuId(c.0), cpu::Work::SCHEDULE);
     }
+}
+
+/// Pins a vCPU to one CPU for a while, whatever else is set; `None` ends that.
+///
+/// # Errors
+/// `EINVAL` for a CPU that does not run, or no while to end; `EBUSY` when it is pinned already.
+pub fn pin(vcpu: &Vcpu, to: Option<CpuId>) -> Result<()> {
+    let mut pinned = vcpu.pinned.lock();
+    let Some(to) = to else {
+        let places = pinned.take().ok_or(Errno::EINVAL)?;
+        drop(pinned);
+        set_places(vcpu, &places);
+        return Ok(());
+    };
+    if pinned.is_some() {
+        return Err(Errno::EBUSY);
+    }
+    if !cpu::is_online(to) {
+        return Err(Errno::EINVAL);
+    }
+    let now = places(vcpu);
+    *pinned = Some(now);
+    drop(pinned);
+    let mut hard = CpuMask::EMPTY;
+    hard.insert(to);
+    set_places(vcpu, &Places { hard, ..now });
+    Ok(())
 }
 
 fn mask(of: &CpuSet) -> CpuMask {

@@ -59,6 +59,10 @@ pub const PORTS: u8 = 40;
 pub const CONFIG_PORTS: u8 = 41;
 /// A domain's latched port values.
 pub const LATCHES: u8 = 38;
+/// A domain's watchdogs.
+pub const WATCHDOGS: u8 = 31;
+/// Where a vCPU may run that is pinned for a while.
+pub const PINNED: u8 = 19;
 /// A domain's name among tools.
 pub const HANDLE: u8 = 39;
 /// The frame of a registered `vcpu_info`.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Timers of vCPUs: single-shot, periodic and poll time-outs.
+//! Timers of vCPUs: single-shot, periodic, poll time-outs and watchdogs.
 //!
 //! Each CPU has a queue; a vCPU's timers are in the queue of the CPU that last armed one of them ([`Vcpu::timer_cpu`]) and
 //! fire there wherever the vCPU is. The queue is a binary heap that knows where each timer lies, so arming, moving and
@@ -17,7 +17,7 @@ use mm::Lock;
 use crate::irq::chores;
 use crate::keys::{self, Text, line};
 use crate::vcpu::Vcpu;
-use crate::{current, events, rank, schedule, time};
+use crate::{current, events, rank, schedule, time, watchdog};
 
 /// What a timer does when it fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,12 @@ pub enum Kind {
     Periodic = 1,
     /// Ends a `poll`.
     Poll = 2,
+    /// Shuts the domain down; vCPU 0's.
+    Watchdog = 3,
+}
+
+impl Kind {
+    const ALL: [Self; KINDS as usize] = [Self::SingleShot, Self::Periodic, Self::Poll, Self::Watchdog];
 }
 
 /// Numbers that each vCPU has for its timers: a power of two, which divides easily.
@@ -178,7 +184,7 @@ pub fn make_room_on(cpu: CpuId, units: u32) -> Result<()> {
 /// Stops all timers of a vCPU that will not run any more.
 pub fn stop_all(vcpu: &Vcpu) {
     vcpu.period.store(0, Relaxed);
-    [Kind::SingleShot, Kind::Periodic, Kind::Poll].into_iter().for_each(|kind| stop(vcpu, kind));
+    Kind::ALL.into_iter().for_each(|kind| stop(vcpu, kind));
 }
 
 /// Arms a timer for an absolute time; one that has passed fires at once.
@@ -214,7 +220,7 @@ pub fn arm(vcpu: &Vcpu, kind: Kind, deadline: u64) {
 #[cold]
 fn move_here(vcpu: &Vcpu, from: CpuId) {
     let here = cpu::this_cpu();
-    for kind in [Kind::SingleShot, Kind::Periodic, Kind::Poll] {
+    for kind in Kind::ALL {
         let timer = id(vcpu, kind);
         let deadline = {
             let mut old = queue(from).lock();
@@ -312,8 +318,11 @@ fn fire(vcpu: &Vcpu, kind: u32, now: u64) {
 
 #[inline(never)]
 fn fire_other(vcpu: &Vcpu, kind: u32, now: u64) {
-    if kind != Kind::Periodic as u32 {
+    if kind == Kind::Poll as u32 {
         return schedule::wake_poller(vcpu);
+    }
+    if kind == Kind::Watchdog as u32 {
+        return watchdog::look(vcpu.domain());
     }
     let period = vcpu.period.load(Relaxed);
     if period != 0 {
@@ -335,7 +344,7 @@ pub(crate) fn describe(cpu: CpuId, to: &mut Text) {
     };
     let now = arch::time::now();
     for &(deadline, timer) in queue.heap.iter().take(TOLD) {
-        let kind = ["single shot", "periodic", "poll"].get((timer % KINDS) as usize).unwrap_or(&"?");
+        let kind = ["single shot", "periodic", "poll", "watchdog"].get((timer % KINDS) as usize).unwrap_or(&"?");
         let in_us = deadline.cast_signed().wrapping_sub(now.cast_signed()) / 1000;
         line!(to, "  {kind} of unit {} in {in_us} us", timer / KINDS);
     }

@@ -19,6 +19,7 @@ use mm::{Lock, RootRef, SegDescRef, WritableRef};
 use crate::current::DomainRef;
 use crate::domain::Domain;
 use crate::emulate::crdr::DebugRegs;
+use crate::placement::Places;
 use crate::rank;
 use crate::runstate::Runstate;
 use crate::shared::{SharedFrame, SharedSlot};
@@ -177,6 +178,8 @@ pub struct Vcpu {
     pub status: Status,
     /// Why it crashed its domain and what the domain says of that, until it is reported.
     pub crashed: Lock<Option<(crate::crash::Reason, ShutdownReason)>>,
+    /// Where it may run as soon as it is not pinned for a while any more.
+    pub pinned: Lock<Option<Places>>,
     /// Arguments of a hypercall that was cut short, on their way to the registers.
     pub again: [AtomicU64; 5],
     /// Hardware state while it is not running.
@@ -240,6 +243,7 @@ impl Vcpu {
             timer_cpu: AtomicU16::new(0),
             status: Status::default(),
             crashed: Lock::new(rank::CRASHED, None),
+            pinned: Lock::new(rank::PINNED, None),
             again: [const { AtomicU64::new(0) }; 5],
             context: Lock::new(rank::CONTEXT, context),
         };

@@ -54,11 +54,14 @@ fn arm(domain: &Domain, first: Option<u64>) {
     }
 }
 
+/// A timer may be early by the rounding of its deadline, in ns.
+const EARLY: u64 = 1000;
+
 /// Sees whether a watchdog bites; if not, waits for the next that might.
 #[cold]
-pub fn look(domain: &Domain, now: u64) {
+pub fn look(domain: &Domain) {
     let Some(first) = first(&domain.watchdogs.lock()) else { return };
-    if first > now {
+    if first > arch::time::now() + EARLY {
         arm(domain, Some(first));
     } else if let Some(reason) = domain.shut_down(ShutdownReason::WATCHDOG) {
         log::warn!("d{}: its watchdog bites", domain.id.0);

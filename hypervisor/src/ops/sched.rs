@@ -4,12 +4,12 @@
 use core::sync::atomic::Ordering::SeqCst;
 
 use arch::cpu::{self, Work};
-use hypercalls::sched::{SchedPoll, SchedShutdown, ShutdownReason};
+use hypercalls::sched::*;
 use hypercalls::{Errno, GuestPtr, HypercallNr, Result};
 
-use crate::dispatch::{Args, Outcome, SubOp, absent, run_sub, sub};
+use crate::dispatch::{Args, Outcome, SubOp, run_sub, sub};
 use crate::vcpu::Vcpu;
-use crate::{crash, events, guest, schedule, timers};
+use crate::{cpus, crash, domain, events, guest, placement, schedule, timers, watchdog};
 
 /// The sub-operations.
 pub static OPS: [SubOp; 8] = [
@@ -20,10 +20,17 @@ pub static OPS: [SubOp; 8] = [
         shutdown(vcpu, args.reason)
     }),
     sub("poll", poll),
-    absent("remote_shutdown"),
-    absent("shutdown_code"),
-    absent("watchdog"),
-    absent("pin_override"),
+    sub("remote_shutdown", remote_shutdown),
+    sub("shutdown_code", |vcpu, arg| {
+        let args: SchedShutdown = guest::read(GuestPtr::new(arg))?;
+        vcpu.domain().give_reason(reason(args.reason));
+        Ok(0)
+    }),
+    sub("watchdog", |vcpu, arg| {
+        let args: SchedWatchdog = guest::read(GuestPtr::new(arg))?;
+        watchdog::set(vcpu.domain(), args.id, args.timeout)
+    }),
+    sub("pin_override", pin_override),
 ];
 
 /// The sub-operations of the old form, whose argument is the value itself.
@@ -53,17 +60,46 @@ fn block(vcpu: &Vcpu) -> Result<i64> {
     Ok(0)
 }
 
-fn shutdown(vcpu: &Vcpu, reason: ShutdownReason) -> Result<i64> {
-    if reason.0 > ShutdownReason::MAX {
-        return Err(Errno::EINVAL);
-    }
+/// The part of a reason that is kept.
+const fn reason(given: ShutdownReason) -> ShutdownReason {
+    ShutdownReason(given.0 & 0xff)
+}
+
+fn shutdown(vcpu: &Vcpu, given: ShutdownReason) -> Result<i64> {
     let domain = vcpu.domain();
-    if reason == ShutdownReason::CRASH {
-        log::error!("d{}v{}: {}", vcpu.domid.0, vcpu.id.0, crash::Reason::Requested);
-    }
-    if let Some(reason) = domain.shut_down(reason) {
+    if let Some(reason) = domain.shut_down(reason(given)) {
+        if reason == ShutdownReason::CRASH {
+            log::error!("d{}v{}: {}", vcpu.domid.0, vcpu.id.0, crash::Reason::Requested);
+        }
         crash::ended(domain, reason);
     }
+    Ok(0)
+}
+
+/// Shuts another domain down, or its own.
+fn remote_shutdown(vcpu: &Vcpu, arg: u64) -> Result<i64> {
+    let args: SchedRemoteShutdown = guest::read(GuestPtr::new(arg))?;
+    let target = domain::find(args.domain_id).ok_or(Errno::ESRCH)?;
+    if !vcpu.domain().privileged {
+        return Err(Errno::EPERM);
+    }
+    if let Some(reason) = target.shut_down(reason(args.reason)) {
+        crash::ended(&target, reason);
+    }
+    Ok(0)
+}
+
+/// Pins the caller to a CPU for a while: firmware wants to be called on a certain one.
+fn pin_override(vcpu: &Vcpu, arg: u64) -> Result<i64> {
+    if !vcpu.domain().privileged {
+        return Err(Errno::EPERM);
+    }
+    let args: SchedPinOverride = guest::read(GuestPtr::new(arg))?;
+    let to = match u32::try_from(args.pcpu) {
+        Ok(cpu) => Some(cpus::online(cpu).ok_or(Errno::EINVAL)?),
+        Err(_) => None,
+    };
+    placement::pin(vcpu, to)?;
     Ok(0)
 }
 

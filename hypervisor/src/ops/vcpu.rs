@@ -8,7 +8,7 @@ use hypercalls::vcpu::*;
 use hypercalls::{Errno, GuestPtr, HypercallNr, PAGE_SIZE, Result, VcpuInfo};
 use mm::WritableRef;
 
-use crate::dispatch::{Args, Outcome, SubOp, absent, by_family, find, sub};
+use crate::dispatch::{Args, Outcome, SubOp, by_family, find, sub};
 use crate::timers::{self, Kind};
 use crate::vcpu::Vcpu;
 use crate::{events, guest, initialise, mmu, schedule, shared, time};
@@ -54,7 +54,9 @@ pub static OPS: [SubOp<OnTarget>; 14] = [
         schedule::deliver(target);
         Ok(0)
     }),
-    absent("get_physid"),
+    sub("get_physid", |_, target, arg| {
+        guest::write(GuestPtr::new(arg), &GetPhysid { phys_id: physical_id(target)? }).map(|()| 0)
+    }),
     sub("register_vcpu_time_memory_area", register_time),
 ];
 
@@ -85,6 +87,16 @@ fn set_singleshot(vcpu: &Vcpu, target: &Vcpu, arg: u64) -> Result<i64> {
 
 fn only_itself(vcpu: &Vcpu, target: &Vcpu) -> Result<()> {
     if core::ptr::eq(vcpu, target) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// Returns the numbers of the CPU on which a vCPU of dom0's always runs.
+fn physical_id(target: &Vcpu) -> Result<u64> {
+    let places = crate::placement::places(target).hard;
+    let mut cpus = places.iter();
+    let (only, second) = (cpus.next(), cpus.next());
+    let pinned = only.filter(|_| second.is_none() && target.domain().privileged).ok_or(Errno::EINVAL)?;
+    let cpu = crate::cpus::get(u32::from(pinned.0)).ok_or(Errno::EINVAL)?;
+    Ok(u64::from(cpu.acpi_id) << 32 | u64::from(cpu.apic_id))
 }
 
 fn up(target: &Vcpu) -> Result<i64> {

@@ -37,13 +37,13 @@ fn settle(world: &mut World) {
 }
 
 /// dom0 binds the interrupt that tells of domains; returns its port.
-fn bind_news() -> u32 {
+pub(crate) fn bind_news() -> u32 {
     let dom0 = domain::find(DomId(0)).expect("it lives");
     events::bind_virq(&dom0, Virq::DOM_EXC, VcpuId(0)).expect("it is free")
 }
 
 /// Says whether there was news since the last time.
-fn is_news(port: u32) -> bool {
+pub(crate) fn is_news(port: u32) -> bool {
     let dom0 = domain::find(DomId(0)).expect("it lives");
     let pending = events::is_pending(&dom0, port);
     let (word, bit) = (0x800 + port as usize / 64 * 8, 1u64 << (port % 64));

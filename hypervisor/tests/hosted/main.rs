@@ -5,6 +5,7 @@ mod boot;
 mod channels;
 mod continuations;
 mod death;
+mod ends;
 mod grants;
 mod heap;
 mod interrupts;
