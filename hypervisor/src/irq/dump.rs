@@ -6,19 +6,32 @@ use core::fmt;
 use arch::{CpuId, cpu};
 
 use super::{Irq, Source, State, vectors};
+use crate::keys::{Text, line, patiently};
 
-/// Calls `line` with a line of text for each interrupt that is in use: where it arrives, how often it did, what state it is
-/// in, and who listens.
-pub fn dump(mut line: impl FnMut(fmt::Arguments<'_>)) {
-    for irq in super::table() {
-        let state = irq.state.lock();
+/// Interrupts that one step tells about.
+const MANY: u64 = 16;
+
+/// Writes a line about each interrupt that is in use, from number `at` on: where it arrives, how often it did, what state it
+/// is in, and who listens. At the end, how many vectors are left. Returns where to go on.
+pub(crate) fn describe(at: u64, to: &mut Text) -> Option<u64> {
+    use fmt::Write as _;
+    let first = usize::try_from(at).ok()?;
+    for irq in super::table().iter().skip(first).take(MANY as usize) {
+        let Some(state) = patiently(&irq.state) else {
+            line!(to, "IRQ {:3}: busy", irq.number);
+            continue;
+        };
         if state.arrivals > 0 || state.own.is_some() || state.flow.count() > 0 || state.place.is_some() {
-            line(format_args!("{}", Row { irq, state: &state }));
+            line!(to, "{}", Row { irq, state: &state });
         }
     }
-    for cpu in cpu::online().iter() {
-        line(format_args!("CPU {}: {} vectors free", cpu.0, vectors::of(cpu).free()));
+    if super::table().len() > first + MANY as usize {
+        return Some(at + MANY);
     }
+    for cpu in cpu::online().iter() {
+        line!(to, "CPU {}: {} vectors free", cpu.0, vectors::of(cpu).free());
+    }
+    None
 }
 
 struct Row<'a> {

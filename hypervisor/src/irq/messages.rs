@@ -88,7 +88,7 @@ fn place_messages(irqs: &[&'static Irq], wanted: CpuId) -> Result<()> {
 }
 
 /// Returns the numbers of a PCI function's messages.
-pub fn of_device(device: &Arc<Device>) -> Vec<u32> {
-    let is_its = |irq: &&Irq| irq.message().is_some_and(|message| Arc::ptr_eq(message.device(), device));
-    table().iter().skip(ioapic::gsi_end() as usize).filter(is_its).map(|irq| irq.number).collect()
+pub fn of_device(device: &Arc<Device>) -> impl Iterator<Item = u32> {
+    let is_its = move |irq: &&Irq| irq.message().is_some_and(|message| Arc::ptr_eq(message.device(), device));
+    table().iter().skip(ioapic::gsi_end() as usize).filter(is_its).map(|irq| irq.number)
 }

@@ -26,6 +26,7 @@ pub use self::run::forget_all;
 pub use self::run::{WAITING, due_on, has_room, press, run};
 pub use self::text::Text;
 pub(crate) use self::text::{line, part};
+use crate::{irq, pci};
 
 /// Writes a few lines about what is at `at`, 0 at first. Returns where to go on, `None` at the end; the same place
 /// without a line means that there is something to wait for.
@@ -62,6 +63,7 @@ static KEYS: &[Key] = &[
     does(b'C', "crash the hypervisor", settings::crash),
     does(b'G', "toggle which log level + and - change: the hypervisor's or that of guests", settings::toggle_guest),
     tells(b'H', "heap and free memory", memory::heap),
+    tells(b'Q', "PCI functions and their messages", pci::map::describe),
     does(b'R', "reset the machine", settings::reset),
     tells(b'T', "types of the pages of each domain", memory::page_types),
     tells(b'a', "timers of each CPU", time::queues),
@@ -69,6 +71,7 @@ static KEYS: &[Key] = &[
     tells(b'e', "event channels", channels::all),
     tells(b'g', "grant tables", domains::grants),
     does(b'h', "show this list", help::list),
+    tells(b'i', "interrupts: where they arrive, and who listens", irq::dump::describe),
     tells(b'k', "state of each CPU: work, timer, TLB flush clock", cpus::state),
     tells(b'm', "memory: the machine's, and each domain's", memory::summary),
     tells(b'q', "domains, their vCPUs, and what their kernels tell (VIRQ_DEBUG)", domains::all),
@@ -83,7 +86,7 @@ static KEYS: &[Key] = &[
 const PATIENCE: u32 = 20_000;
 
 /// Takes a lock unless somebody keeps it for long.
-fn patiently<T>(lock: &Lock<T>) -> Option<LockGuard<'_, T>> {
+pub(crate) fn patiently<T>(lock: &Lock<T>) -> Option<LockGuard<'_, T>> {
     for _ in 0..PATIENCE {
         if let Some(guard) = lock.try_lock() {
             return Some(guard);

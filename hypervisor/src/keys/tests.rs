@@ -12,8 +12,9 @@ use crate::testing::world::World;
 const SWITCH: &[u8] = b"\x01\x01\x01";
 
 fn world(cpus: u16) -> World {
-    give_input(Receiver::Dom0);
+    // The world first: it waits until other tests' worlds are gone, whose input this is until then.
     let mut world = World::new(cpus);
+    give_input(Receiver::Dom0);
     world.boot_kernels();
     arch::console::take_output();
     world

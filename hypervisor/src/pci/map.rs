@@ -9,6 +9,7 @@ use super::msi::{Message, Wanted};
 use super::{Place, device::find};
 use crate::domain::Domain;
 use crate::irq::{self, Irq};
+use crate::keys::{Text, line};
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -65,15 +66,16 @@ pub fn unmap(irqs: &[&'static Irq]) {
     message.device().give_up(message.wanted());
 }
 
-/// Calls `line` with a line of text for each function that is known.
-pub fn dump(mut line: impl FnMut(core::fmt::Arguments<'_>)) {
-    for device in device::all() {
-        let irqs = irq::of_device(&device).len();
-        match device.table() {
-            Some((table, pending)) => {
-                line(format_args!("{}: {irqs} messages, table {table:#x}, pending bits {pending:#x}", device.place));
-            }
-            None => line(format_args!("{}: {irqs} messages", device.place)),
+/// Writes a line about a function of PCI, the one that comes `at` places behind the first. Returns the next one's number.
+pub(crate) fn describe(at: u64, to: &mut Text) -> Option<u64> {
+    use core::fmt::Write as _;
+    let device = device::nth(usize::try_from(at).ok()?)?;
+    let irqs = irq::of_device(&device).count();
+    match device.table() {
+        Some((table, pending)) => {
+            line!(to, "{}: {irqs} messages, table {table:#x}, pending bits {pending:#x}", device.place);
         }
+        None => line!(to, "{}: {irqs} messages", device.place),
     }
+    Some(at + 1)
 }
