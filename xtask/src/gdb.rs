@@ -49,7 +49,8 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
         gdb.arg(project.out()?.join("xenith-syms"));
     }
     let status = process::status(&mut gdb)?;
-    fs::remove_file(&socket)?;
+    // QEMU removes it itself when gdb ended the machine.
+    let _ = fs::remove_file(&socket);
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
