@@ -107,7 +107,7 @@ mod tests {
             "## `mmuext_op` (26)",
             "| 0 | `pin_l1_table` | implemented |",
             "| 19 | `mark_super` | answers `EOPNOTSUPP` |",
-            "| 12 | `get_physid` | answers `ENOSYS` |",
+            "| 20 | `paging_op` | answers `ENOSYS` |",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}");
         }

@@ -109,6 +109,7 @@ fn stop(domain: &Domain) {
     // Never taken back.
     domain.pause();
     domain.vcpus.iter().for_each(timers::stop_all);
+    events::forget_virq_handler(domain.id);
     domain.account.begin_dying();
     domain.page_tables.lock().close();
 }

@@ -21,5 +21,6 @@ pub use bind::{abandon_pirq, alloc_unbound, bind_interdomain, bind_ipi, bind_vcp
 pub use form::{close_all, expand_array, init_control, reset, set_priority};
 pub use listing::{HEADER, Listed, form_name, status};
 pub use port::{Channel, State};
-pub use send::{is_masked, is_pending, mark_pending, raise, send, send_global_virq, send_vcpu_virq, unmask};
+pub use send::{forget_virq_handler, is_masked, is_pending, mark_pending, raise, send};
+pub use send::{send_global_virq, send_vcpu_virq, set_virq_handler, unmask};
 pub use table::{Changes, Events};

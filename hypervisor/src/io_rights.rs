@@ -7,13 +7,15 @@
 
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use hypercalls::addr::PAGE_SHIFT;
 use hypercalls::{Errno, Mfn, Result};
-use mm::{IoAccess, IoPolicy};
+use mm::{IoAccess, IoPolicy, RwLock};
 
 use crate::emulate::io::PortSet;
 use crate::pci::guard;
+use crate::rank;
 
 /// A set of frame numbers, as ranges in ascending order that neither overlap nor touch.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -30,6 +32,13 @@ impl FrameSet {
         let after = self.0.partition_point(|&(first, _)| first <= mfn.0);
         let range = after.checked_sub(1).and_then(|n| self.0.get(n));
         range.is_some_and(|&(_, last)| mfn.0 <= last)
+    }
+
+    /// True when all these frames are in the set.
+    pub fn contains_all(&self, frames: RangeInclusive<u64>) -> bool {
+        let after = self.0.partition_point(|&(first, _)| first <= *frames.start());
+        let range = after.checked_sub(1).and_then(|n| self.0.get(n));
+        range.is_some_and(|&(_, last)| *frames.end() <= last)
     }
 
     /// True when it holds none.
@@ -88,9 +97,16 @@ impl FrameSet {
     }
 }
 
-/// What a domain may do with devices.
-#[derive(Debug, Default)]
+/// What a domain may do with devices. Tools may change it; what is mapped stays mapped.
+#[derive(Debug)]
 pub struct IoRights {
+    sets: RwLock<Sets>,
+    /// It may map some frame.
+    any_memory: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Sets {
     memory: FrameSet,
     /// Of these frames it gets read-only mappings.
     read_only: FrameSet,
@@ -98,9 +114,14 @@ pub struct IoRights {
 }
 
 impl IoRights {
+    fn new(sets: Sets) -> Self {
+        let any_memory = AtomicBool::new(!sets.memory.is_empty());
+        Self { sets: RwLock::new(rank::IO_RIGHTS, sets), any_memory }
+    }
+
     /// The rights of a domain without devices.
-    pub const fn none() -> Self {
-        Self { memory: FrameSet::new(), read_only: FrameSet::new(), ports: PortSet::new() }
+    pub fn none() -> Self {
+        Self::new(Sets { memory: FrameSet::new(), read_only: FrameSet::new(), ports: PortSet::new() })
     }
 
     /// The rights of the hardware domain: every frame that the processor can address but the `denied` ones, among them
@@ -112,44 +133,70 @@ impl IoRights {
     /// # Errors
     /// `ENOMEM`.
     pub fn dom0(denied: &[RangeInclusive<u64>], read_only: &[RangeInclusive<u64>], ports: PortSet) -> Result<Self> {
-        let mut rights = Self { memory: FrameSet::new(), read_only: FrameSet::new(), ports };
-        rights.memory.insert(0..=last_frame())?;
+        let mut sets = Sets { memory: FrameSet::new(), read_only: FrameSet::new(), ports };
+        sets.memory.insert(0..=last_frame())?;
         for range in denied {
-            rights.memory.remove(range.clone())?;
+            sets.memory.remove(range.clone())?;
         }
         for range in read_only {
-            rights.read_only.insert(range.clone())?;
+            sets.read_only.insert(range.clone())?;
         }
-        Ok(rights)
+        Ok(Self::new(sets))
     }
 
     /// True when it may map any frame that is not RAM: its L1 entries may then have cache bits.
     pub fn any_memory(&self) -> bool {
-        !self.memory.is_empty()
+        self.any_memory.load(Relaxed)
     }
 
-    /// The frames that it may map when they are not RAM.
-    pub fn memory(&self) -> &FrameSet {
-        &self.memory
+    /// Calls `f` with the frames that it may map when they are not RAM.
+    pub fn with_memory<R>(&self, f: impl FnOnce(&FrameSet) -> R) -> R {
+        f(&self.sets.read().memory)
     }
 
-    /// The ports that it may use.
-    pub fn ports(&self) -> &PortSet {
-        &self.ports
+    /// Calls `f` with the ports that it may use.
+    pub fn with_ports<R>(&self, f: impl FnOnce(&PortSet) -> R) -> R {
+        f(&self.sets.read().ports)
+    }
+
+    /// True when it may map all these frames as far as they are not RAM.
+    pub fn may_map(&self, frames: RangeInclusive<u64>) -> bool {
+        self.with_memory(|memory| memory.contains_all(frames))
     }
 
     /// True when it may use all `bytes` ports from `port` on.
     pub fn may_use_port(&self, port: u16, bytes: u32) -> bool {
         let first = u32::from(port);
-        bytes != 0 && self.ports.contains(first, first.saturating_add(bytes - 1))
+        bytes != 0 && self.with_ports(|ports| ports.contains(first, first.saturating_add(bytes - 1)))
+    }
+
+    /// Gives or takes the right to map frames.
+    ///
+    /// # Errors
+    /// `ENOMEM`: nothing has changed.
+    pub fn permit_memory(&self, frames: RangeInclusive<u64>, allowed: bool) -> Result<()> {
+        let mut sets = self.sets.write();
+        if allowed { sets.memory.insert(frames) } else { sets.memory.remove(frames) }?;
+        self.any_memory.store(!sets.memory.is_empty(), Relaxed);
+        Ok(())
+    }
+
+    /// Gives or takes the right to use ports.
+    ///
+    /// # Errors
+    /// `ENOMEM`: nothing has changed.
+    pub fn permit_ports(&self, ports: RangeInclusive<u16>, allowed: bool) -> Result<()> {
+        let mut sets = self.sets.write();
+        if allowed { sets.ports.insert(ports) } else { sets.ports.remove(ports) }
     }
 }
 
 impl IoPolicy for IoRights {
     fn mmio(&self, mfn: Mfn) -> IoAccess {
-        if !self.memory.contains(mfn) {
+        let sets = self.sets.read();
+        if !sets.memory.contains(mfn) {
             IoAccess::None
-        } else if self.read_only.contains(mfn) || guard::is_read_only(mfn) {
+        } else if sets.read_only.contains(mfn) || guard::is_read_only(mfn) {
             IoAccess::ReadOnly
         } else {
             IoAccess::ReadWrite
@@ -237,6 +284,22 @@ mod tests {
         assert!(!rights.may_use_port(0x60a, 1) && !rights.may_use_port(0x606, 4));
         assert!(!rights.may_use_port(0xffff, 2) && rights.may_use_port(0xffff, 1));
         assert!(!rights.may_use_port(0x3f8, 0));
+    }
+
+    #[test]
+    fn rights_are_given_and_taken() {
+        let rights = IoRights::none();
+        rights.permit_memory(0xf0000..=0xf000f, true).expect("memory");
+        assert!(rights.any_memory() && rights.may_map(0xf0000..=0xf000f) && !rights.may_map(0xf0000..=0xf0010));
+        assert!(!rights.may_map(0xeffff..=0xf0000));
+        rights.permit_memory(0xf0004..=0xf0004, false).expect("memory");
+        assert!(rights.may_map(0xf0005..=0xf000f) && !rights.may_map(0xf0003..=0xf0005));
+        rights.permit_memory(0..=u64::MAX, false).expect("memory");
+        assert!(!rights.any_memory());
+        rights.permit_ports(0x3f8..=0x3ff, true).expect("memory");
+        assert!(rights.may_use_port(0x3f8, 8) && !rights.may_use_port(0x3f7, 2));
+        rights.permit_ports(0..=0xffff, false).expect("memory");
+        assert!(!rights.may_use_port(0x3f8, 1));
     }
 
     #[test]

@@ -4,12 +4,14 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use arch::{Regs, context, port};
+use arrayvec::ArrayVec;
 use hypercalls::GuestPtr;
 use hypercalls::vm_assist::VmAssistType;
 use mm::Lock;
 
+use crate::domain::Domain;
 use crate::emulate::decode::{Port, StringOp};
-use crate::emulate::io::{ConfigLatch, Privilege, Target, pieces};
+use crate::emulate::io::{ConfigLatch, Piece, Privilege, Target, pieces};
 use crate::emulate::{CodeSize, Gpr, Insn, Width};
 use crate::operand::{self, Access, Fault};
 use crate::vcpu::Vcpu;
@@ -162,10 +164,15 @@ fn advance(regs: &mut Regs, op: StringOp, pointer: Gpr) -> Element {
     if exhausted(regs, op) { Element::Last } else { Element::More }
 }
 
+/// The pieces of an access, at most one a byte.
+fn pieces_of(domain: &Domain, at: u16, width: Width) -> ArrayVec<Piece, 4> {
+    domain.io.with_ports(|ports| pieces(at, width, ports).collect())
+}
+
 fn read(vcpu: &Vcpu, at: u16, width: Width) -> u32 {
     let domain = vcpu.domain();
     let mut value = u32::MAX;
-    for piece in pieces(at, width, domain.io.ports()) {
+    for piece in pieces_of(domain, at, width) {
         let part = match piece.target {
             Target::Port => device_read(piece.port, piece.width),
             Target::ConfigAddress => domain.latches.lock().config.0,
@@ -183,7 +190,7 @@ fn read(vcpu: &Vcpu, at: u16, width: Width) -> u32 {
 
 fn write(vcpu: &Vcpu, at: u16, width: Width, value: u32) {
     let domain = vcpu.domain();
-    for piece in pieces(at, width, domain.io.ports()) {
+    for piece in pieces_of(domain, at, width) {
         let part = piece.part(value);
         match piece.target {
             Target::Port => device_write(piece.port, piece.width, part),

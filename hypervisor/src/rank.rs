@@ -59,6 +59,8 @@ pub const PORTS: u8 = 40;
 pub const CONFIG_PORTS: u8 = 41;
 /// A domain's latched port values.
 pub const LATCHES: u8 = 38;
+/// What a domain may do with devices.
+pub const IO_RIGHTS: u8 = 35;
 /// A domain's watchdogs.
 pub const WATCHDOGS: u8 = 31;
 /// Where a vCPU may run that is pinned for a while.

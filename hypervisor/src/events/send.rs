@@ -5,8 +5,9 @@
 //! domain there is found without one. A channel that is closed meanwhile may still get an event that was on its way, which
 //! guests must expect of any port anyway.
 
-use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::{AtomicU16, Ordering::SeqCst};
 
+use hypercalls::event::{NR_VIRQS, VirqScope};
 use hypercalls::shared_info::vcpu_offset;
 use hypercalls::{DomId, Errno, Result, VcpuId, Virq};
 
@@ -144,9 +145,36 @@ pub fn send_vcpu_virq(vcpu: &Vcpu, virq: Virq) {
     }
 }
 
+/// The domains that handle virtual interrupts of the machine.
+static HANDLERS: [AtomicU16; NR_VIRQS as usize] = [const { AtomicU16::new(0) }; NR_VIRQS as usize];
+
+/// Has a virtual interrupt of the machine sent to a domain from now on, until it dies.
+///
+/// # Errors
+/// `EINVAL` for one that is not the machine's, and for a domain that is dying.
+pub fn set_virq_handler(virq: Virq, domain: &Domain) -> Result<()> {
+    let handler =
+        HANDLERS.get(virq.0 as usize).filter(|_| virq.scope() == Some(VirqScope::Global)).ok_or(Errno::EINVAL)?;
+    handler.store(domain.id.0, SeqCst);
+    if domain.dying.load(SeqCst) {
+        forget_virq_handler(domain.id);
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// Has the hardware domain handle what a domain handled that is dying.
+pub fn forget_virq_handler(id: DomId) {
+    for handler in &HANDLERS {
+        // Another one's stays.
+        let _ = handler.compare_exchange(id.0, 0, SeqCst, SeqCst);
+    }
+}
+
 /// Raises a virtual interrupt of the machine in the domain that handles it.
 pub fn send_global_virq(virq: Virq) {
-    domain::with(DomId(0), |domain| {
+    let handler = HANDLERS.get(virq.0 as usize).map_or(0, |handler| handler.load(SeqCst));
+    domain::with(DomId(handler), |domain| {
         let port = domain.vcpus.first().map_or(0, |vcpu| vcpu.virq_port(virq).load(SeqCst));
         if domain.events.get(port).is_some_and(|channel| channel.state == State::Virq(virq)) {
             raise(domain, port);

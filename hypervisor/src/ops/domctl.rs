@@ -5,6 +5,7 @@
 //! before the caller's right to ask is.
 
 mod create;
+mod devices;
 pub mod info;
 mod pages;
 mod policy;
@@ -43,9 +44,9 @@ pub static OPS: [SubOp<Run>; 87] = {
     t[16] = sub("scheduler_op", settings::scheduler_op);
     t[17] = sub("setdomainhandle", settings::set_handle);
     t[18] = absent("setdebugging");
-    t[19] = absent("irq_permission");
-    t[20] = absent("iomem_permission");
-    t[21] = absent("ioport_permission");
+    t[19] = sub("irq_permission", devices::permit_irq);
+    t[20] = sub("iomem_permission", devices::permit_memory);
+    t[21] = sub("ioport_permission", devices::permit_ports);
     t[22] = sub("hypercall_init", settings::hypercall_page);
     t[23] = absent("soft_reset_cont");
     t[24] = sub("settimeoffset", settings::time_offset);
@@ -62,7 +63,7 @@ pub static OPS: [SubOp<Run>; 87] = {
     // No IOMMU.
     t[37] = refused("assign_device", Errno::ENODEV);
     t[38] = refused("bind_pt_irq", Errno::ENODEV);
-    t[39] = absent("memory_mapping");
+    t[39] = sub("memory_mapping", devices::map_memory);
     t[40] = absent("ioport_mapping");
     t[42] = sub("set_ext_vcpucontext", state::set_extended);
     t[43] = sub("get_ext_vcpucontext", state::extended);
@@ -83,7 +84,7 @@ pub static OPS: [SubOp<Run>; 87] = {
     t[63] = absent("getvcpuextstate");
     t[64] = absent("set_access_required");
     t[65] = absent("audit_p2m");
-    t[66] = absent("set_virq_handler");
+    t[66] = sub("set_virq_handler", devices::set_virq_handler);
     t[67] = absent("set_broken_page_p2m");
     t[68] = sub("setnodeaffinity", settings::set_node_affinity);
     t[69] = sub("getnodeaffinity", settings::node_affinity);

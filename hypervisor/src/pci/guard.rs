@@ -90,7 +90,7 @@ impl Guarded {
         let frames = frames_of(&bytes);
         // A register that points at what is the hypervisor's own leads nowhere.
         let dom0 = domain::hardware().ok_or(Errno::EINVAL)?;
-        if !frames.clone().all(|mfn| dom0.io.memory().contains(Mfn(mfn))) {
+        if !dom0.io.with_memory(|memory| frames.clone().all(|mfn| memory.contains(Mfn(mfn)))) {
             return Err(Errno::EINVAL);
         }
         Ok(Self { registers: map(&frames)?, frames, kind: Kind::Table(bytes) })

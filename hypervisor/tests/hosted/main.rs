@@ -16,5 +16,6 @@ mod platform;
 mod published;
 mod random;
 mod random_interrupts;
+mod rights;
 mod uefi;
 mod ways;

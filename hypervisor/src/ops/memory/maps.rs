@@ -24,7 +24,7 @@ pub(super) fn machine(vcpu: &Vcpu, arg: u64) -> Result<i64> {
     let ptr = GuestPtr::<MemoryMap>::new(arg);
     let mut args = guest::read(ptr)?;
     let firmware = MACHINE_MAP.get().map_or(&[][..], |map| map);
-    let map = machine_map::for_domain(firmware, domain.io.memory())?;
+    let map = domain.io.with_memory(|memory| machine_map::for_domain(firmware, memory))?;
     if !args.buffer.is_null() {
         if (args.nr_entries as usize) < map.len() {
             return Err(Errno::EINVAL);
