@@ -154,7 +154,8 @@ pub fn run_sub(vcpu: &Vcpu, family: HypercallNr, table: &[SubOp], number: u64, a
 /// `ENOSYS` when there is none; the error of one that is refused.
 #[inline]
 pub fn find<F: Copy>(vcpu: &Vcpu, family: HypercallNr, table: &[SubOp<F>], number: u64) -> Result<F> {
-    match usize::try_from(number).ok().and_then(|n| table.get(n)).map(|line| line.answer) {
+    let line = usize::try_from(number).ok().filter(|n| *n < table.len()).map(|n| cpu::bounded(n, table.len()));
+    match line.and_then(|n| table.get(n)).map(|line| line.answer) {
         Some(Answer::Run(run)) => Ok(run),
         Some(Answer::Refused(errno)) => Err(errno),
         _ => Err(unknown(vcpu, family, number)),
@@ -179,7 +180,9 @@ pub fn unknown(vcpu: &Vcpu, family: HypercallNr, number: u64) -> Errno {
 /// Finds a hypercall's handler.
 #[inline(always)]
 fn handler_of(number: u64) -> Option<Handler> {
-    usize::try_from(number).ok().and_then(|n| ops::TABLE.get(n)).and_then(Option::as_ref).map(|line| line.handler)
+    let line =
+        usize::try_from(number).ok().filter(|n| *n < ops::TABLE.len()).map(|n| cpu::bounded(n, ops::TABLE.len()));
+    line.and_then(|n| ops::TABLE.get(n)).and_then(Option::as_ref).map(|line| line.handler)
 }
 
 /// Goes on after a handler that the entry code called has cut its call short.

@@ -11,13 +11,13 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use arch::cpu::{self, Work};
 use arch::{CpuId, MAX_CPUS, context};
 use hypercalls::shared_info::vcpu_offset;
 use hypercalls::vcpu::Runstate as State;
-use hypercalls::{Errno, Result, VcpuId};
+use hypercalls::{DomId, Errno, Result, VcpuId};
 use mm::Lock;
 use sched::{Affinity, Cpu, CpuSet, GroupId, Params, Scheduler, UnitId};
 
@@ -39,6 +39,8 @@ pub enum Unit {
 }
 
 static UNITS: spin::rwlock::RwLock<Vec<Unit>, arch::sync::Relax> = spin::rwlock::RwLock::new(Vec::new());
+/// The domain whose vCPU each CPU ran last.
+static LAST_DOMAIN: [AtomicU16; MAX_CPUS] = [const { AtomicU16::new(DomId::INVALID.0) }; MAX_CPUS];
 static SLICE_END: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
 
 fn scheduler() -> &'static Lock<Scheduler> {
@@ -407,6 +409,9 @@ fn load(vcpu: &Vcpu, now: u64) {
     while vcpu.status.running.load(SeqCst) {
         arch::tlb::serve();
         core::hint::spin_loop();
+    }
+    if LAST_DOMAIN[here.0 as usize % MAX_CPUS].swap(vcpu.domid.0, Relaxed) != vcpu.domid.0 {
+        cpu::forget_branches();
     }
     vcpu.domain().account.dirty.insert(here);
     vcpu.status.running.store(true, SeqCst);

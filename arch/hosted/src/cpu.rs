@@ -115,6 +115,14 @@ pub fn preempt_after(questions: Option<u64>) {
     reset_budget();
 }
 
+/// Makes the branch predictor forget: there is none.
+pub const fn forget_branches() {}
+
+/// Returns `index` if it is less than `len`, else 0.
+pub const fn bounded(index: usize, len: usize) -> usize {
+    if index < len { index } else { 0 }
+}
+
 /// Says whether the current vCPU's next `iret` hypercall is to be seen by its handler: here all are.
 pub const fn watch_iret(_on: bool) {}
 

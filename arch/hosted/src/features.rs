@@ -18,6 +18,8 @@ pub struct Features {
     pub x2apic: bool,
     pub rdtscp: bool,
     pub sysenter: bool,
+    /// What the branch predictor has learned can be made to go away (IBPB).
+    pub ibpb: bool,
     /// AMD and Hygon CPUs.
     pub amd: bool,
     /// Width of machine addresses, in bits.
@@ -42,6 +44,7 @@ static FEATURES: Features = Features {
     x2apic: true,
     rdtscp: true,
     sysenter: true,
+    ibpb: true,
     amd: false,
     maddr_bits: 46,
     xcr0: 7,

@@ -158,6 +158,26 @@ pub fn reset_budget() {
     area().budget.store(BUDGET, Ordering::Relaxed);
 }
 
+/// Makes the branch predictor forget what it has learned here, where the CPU can: another domain's code runs next, which must
+/// not steer this one's guesses, nor see them (IBPB).
+#[inline]
+pub fn forget_branches() {
+    if features::get().ibpb {
+        msr::write(msr::PRED_CMD, 1);
+    }
+}
+
+/// Returns `index` if it is less than `len`, else 0, on the way too that a CPU takes which has guessed a bounds check wrong.
+#[inline(always)]
+pub fn bounded(index: usize, len: usize) -> usize {
+    let within: usize;
+    // SAFETY: computes a value from two others.
+    unsafe {
+        asm!("cmp {}, {}", "sbb {}, {2}", in(reg) index, in(reg) len, out(reg) within, options(pure, nomem, nostack));
+    }
+    index & within
+}
+
 /// Says whether the current vCPU's next `iret` hypercall is to be seen by its handler, whatever the entry code could do.
 pub fn watch_iret(on: bool) {
     area().watch_iret.store(u32::from(on), Ordering::Relaxed);

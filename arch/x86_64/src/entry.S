@@ -121,7 +121,9 @@ xenith_entry_syscall:
 hypercall:
         SYSCALL_FRAME
         cmp     rax, {handlers}
+        sbb     r9, r9
         jae     1f
+        and     rax, r9                         # on the way too that a wrong guess of the branch takes
         lea     r11, [rip + XENITH_HANDLERS]
         mov     r11, [r11 + 8 * rax]
         test    r11, r11

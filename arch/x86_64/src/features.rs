@@ -21,6 +21,8 @@ pub struct Features {
     pub x2apic: bool,
     pub rdtscp: bool,
     pub sysenter: bool,
+    /// What the branch predictor has learned can be made to go away (IBPB).
+    pub ibpb: bool,
     /// AMD and Hygon CPUs, whose SYSENTER does not work in long mode and whose `mov ss` null rules differ.
     pub amd: bool,
     /// Width of machine addresses, in bits.
@@ -46,7 +48,7 @@ const fn bit(word: u32, n: u32) -> bool {
 fn detect() -> Features {
     let max = cpuid(0, 0)[0];
     let [_, _, c1, d1] = cpuid(1, 0);
-    let [_, b7, c7, _] = if max >= 7 { cpuid(7, 0) } else { [0; 4] };
+    let [_, b7, c7, d7] = if max >= 7 { cpuid(7, 0) } else { [0; 4] };
     let ext_max = cpuid(0x8000_0000, 0)[0];
     let d8 = if ext_max >= 0x8000_0001 { cpuid(0x8000_0001, 0)[3] } else { 0 };
     let vendor = cpuid(0, 0);
@@ -64,6 +66,7 @@ fn detect() -> Features {
         x2apic: bit(c1, 21),
         rdtscp: bit(d8, 27),
         sysenter: bit(d1, 11) && !amd,
+        ibpb: bit(d7, 26) || ext_max >= 0x8000_0008 && bit(cpuid(0x8000_0008, 0)[1], 12),
         amd,
         maddr_bits: if ext_max >= 0x8000_0008 { cpuid(0x8000_0008, 0)[0] & 0xff } else { 36 },
         xsave_size: 512 + 64,

@@ -6,6 +6,7 @@
 use core::arch::asm;
 
 pub const APIC_BASE: u32 = 0x1b;
+pub const PRED_CMD: u32 = 0x49;
 pub const SYSENTER_CS: u32 = 0x174;
 pub const SYSENTER_ESP: u32 = 0x175;
 pub const SYSENTER_EIP: u32 = 0x176;
