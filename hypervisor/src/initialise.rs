@@ -170,6 +170,8 @@ fn take_roots(target: &Vcpu, kernel: Mfn, user: Mfn) -> Result<()> {
     let domain = target.domain();
     let ctx = domain.tables_ctx();
     let mut tables = domain.page_tables.lock();
+    // A vCPU whose reset was cut short may have some left of its LDT.
+    registers::drop_ldt(target);
     let mut roots = target.roots.lock();
     exchange(&mut tables, &ctx, &mut roots.kernel, Some(kernel), RootUse::Kernel)?;
     target.kernel_root.store(kernel.0, Relaxed);
@@ -213,15 +215,16 @@ pub fn give_up_tables(target: &Vcpu) -> Result<()> {
 /// # Errors
 /// `ERESTART`: to be called again.
 pub fn reset(target: &Vcpu) -> Result<()> {
-    give_up_tables(target)?;
+    // First of all: what follows may be cut short, and its domain may run meanwhile.
+    target.status.initialised.store(false, SeqCst);
     set_down(target, true);
+    give_up_tables(target)?;
     schedule::wake_poller(target);
     target.status.blocked.store(false, SeqCst);
     timers::stop_all(target);
     target.xcr0.store(1, Relaxed);
     target.xcr0_accum.store(1, Relaxed);
     target.context.lock().fpu.reset();
-    target.status.initialised.store(false, SeqCst);
     Ok(())
 }
 

@@ -19,6 +19,7 @@ pub mod guest;
 pub mod kernel;
 mod memory;
 mod player;
+mod steering;
 mod tables;
 pub mod tools;
 mod traps;

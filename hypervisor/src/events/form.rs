@@ -116,7 +116,8 @@ pub fn close_all(domain: &Domain) -> Result<()> {
         events.refuse();
         events.reset().get_or_insert(Reset::Closing(1));
     }
-    advance(domain)
+    // A reset that was under way may have passed ports that were opened behind it: the next round finds them.
+    advance(domain).map_err(|error| if error == Errno::EAGAIN { Errno::ERESTART } else { error })
 }
 
 /// Goes on with a reset.

@@ -7,6 +7,7 @@
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::sync::atomic::Ordering::Relaxed;
@@ -16,7 +17,6 @@ use hypercalls::event::{FIFO_NR_CHANNELS, VirqScope};
 use hypercalls::{DomId, Mfn, Virq};
 use mm::invariants::{self, Held};
 
-use super::guest::Guest;
 use crate::domain::Domain;
 use crate::events::{Channel, State};
 use crate::vcpu::Vcpu;
@@ -38,24 +38,25 @@ mod grants;
 ///
 /// # Errors
 /// The first that is broken, in words.
-pub fn check(guests: &[Guest], cpus: u16) -> Checked {
-    let mut held: Vec<Held> = guests.iter().flat_map(|g| &g.domain.vcpus).flat_map(held_by).collect();
-    held.extend(guests.iter().filter_map(|g| g.domain.pirqs.eoi_frame()).map(Held::typed));
-    guests.iter().for_each(|g| g.domain.events.for_each_frame(|mfn| held.push(Held::typed(mfn))));
-    held.extend(guests.iter().flat_map(|g| grants::held_by(&g.domain)));
+pub fn check(cpus: u16) -> Checked {
+    let all: Vec<Arc<Domain>> = domain::from(DomId(0)).collect();
+    let mut held: Vec<Held> = all.iter().flat_map(|d| &d.vcpus).flat_map(held_by).collect();
+    held.extend(all.iter().filter_map(|d| d.pirqs.eoi_frame()).map(Held::typed));
+    all.iter().for_each(|d| d.events.for_each_frame(|mfn| held.push(Held::typed(mfn))));
+    held.extend(all.iter().flat_map(|d| grants::held_by(d)));
     let foreign = RefCell::new(Vec::new());
     invariants::check(held, &|entry| {
         foreign.borrow_mut().push(entry);
         true
     })?;
-    grants::check_entries(guests, foreign.take())?;
-    grants::check_pins(guests)?;
+    grants::check_entries(&all, foreign.take())?;
+    grants::check_pins(&all)?;
     invariants::check_tlb()?;
     check_translations(cpus)?;
-    for guest in guests {
-        check_domain(&guest.domain)?;
+    for domain in &all {
+        check_domain(domain)?;
     }
-    let claims: u64 = guests.iter().map(|g| g.domain.account.claimed()).sum();
+    let claims: u64 = all.iter().map(|d| d.account.claimed()).sum();
     ensure!(
         claims == mm::buddy::claimed_frames(),
         "{claims} frames are claimed, {} counted",
@@ -68,7 +69,7 @@ pub fn check(guests: &[Guest], cpus: u16) -> Checked {
     });
     let loaded: Result<Vec<u32>, String> = loaded.collect();
     cpu::set_this_cpu(here);
-    let running = guests.iter().flat_map(|g| &g.domain.vcpus).filter(|v| v.status.running.load(Relaxed)).count();
+    let running = all.iter().flat_map(|d| &d.vcpus).filter(|v| v.status.running.load(Relaxed)).count();
     ensure!(
         running as u32 == loaded?.iter().sum::<u32>(),
         "{running} vCPUs say that they run, and the CPUs run others"

@@ -30,7 +30,7 @@ impl Call {
 impl Player<'_> {
     /// Makes up a hypercall.
     pub(super) fn call(&mut self, world: &World, vcpu: &Vcpu) -> Call {
-        match self.source.below(21) {
+        match self.source.below(22) {
             0 => self.multicall(world, vcpu),
             1 | 2 => self.scaffold(world, vcpu),
             3 => self.descriptors(world, vcpu),
@@ -39,6 +39,7 @@ impl Player<'_> {
             6 => self.populate(vcpu),
             7..=9 => self.grants(world, vcpu),
             10 | 11 => self.foreign(world, vcpu),
+            12 => self.steer_domains(world, vcpu),
             _ => self.single(world, vcpu),
         }
     }

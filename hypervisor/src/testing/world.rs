@@ -15,7 +15,7 @@ use hypercalls::mmu::{MmuextCmd, MmuextOp};
 use hypercalls::shared_info::vcpu_offset;
 use hypercalls::vcpu::VcpuOp;
 use hypercalls::vm_assist::VmAssistType;
-use hypercalls::{DomId, HypercallNr};
+use hypercalls::{DomId, Errno, HypercallNr};
 use zerocopy::IntoBytes;
 
 use super::guest::{self, CALL, Guest, HANDLER, TABLES, VCPUS, args_of, va};
@@ -29,7 +29,7 @@ use crate::grants::Limits;
 use crate::io_rights::{IoRights, message_range};
 use crate::vcpu::Vcpu;
 use crate::{
-    bounce, console, current, dispatch, domain, events, grace, host, irq, keys, machine_map, schedule, timers,
+    bounce, console, current, death, dispatch, domain, events, grace, host, irq, keys, machine_map, schedule, timers,
 };
 
 /// Frames of the machine.
@@ -303,7 +303,7 @@ impl World {
     pub fn check(&mut self) {
         self.let_pass();
         let watched = self.watch.check();
-        if let Err(broken) = watched.and_then(|()| audit::check(&self.guests, self.cpus)) {
+        if let Err(broken) = watched.and_then(|()| audit::check(self.cpus)) {
             panic!("{broken}");
         }
     }
@@ -318,8 +318,11 @@ impl World {
             end::unload();
         }
         cpu::preempt_after(None);
-        for guest in &self.guests {
-            end::relinquish(&guest.domain);
+        for domain in domain::from(DomId(0)) {
+            while let Err(error) = death::destroy(&domain) {
+                assert_eq!(error, Errno::ERESTART, "only for want of time is a death put off");
+                self.let_pass();
+            }
         }
         drop((schedule::take_all(), domain::take_all(), grace::take_all(), host::take_dummy_info()));
         timers::forget_all();

@@ -208,6 +208,22 @@ fn nothing_is_taken_in_the_name_of_the_dead() {
 }
 
 #[test]
+fn a_domain_dies_in_the_middle_of_a_reset_of_its_channels() {
+    let mut world = world();
+    let id = build(&mut world, &wanted()).expect("everything is in place");
+    let one = domain::find(DomId(id)).expect("it was built");
+    let ports = [0; 8].map(|_: u32| events::alloc_unbound(&one, DomId(0)).expect("there are ports"));
+    arch::cpu::preempt_after(Some(4));
+    assert_eq!(events::reset(&one, false), Err(Errno::ERESTART));
+    arch::cpu::preempt_after(None);
+    assert_eq!(events::alloc_unbound(&one, DomId(0)), Ok(ports[0]), "behind the reset");
+    drop(one);
+    destroy_last(&mut world);
+    world.check();
+    world.finish();
+}
+
+#[test]
 fn a_domain_is_destroyed_while_it_runs_elsewhere() {
     let mut world = World::new(2);
     world.boot_kernels();

@@ -179,6 +179,32 @@ fn a_vcpu_that_is_reset_can_be_set_again() {
 }
 
 #[test]
+fn a_vcpu_whose_reset_is_cut_short_does_not_run() {
+    let mut world = world();
+    let id = build(&mut world, &wanted()).expect("everything is in place");
+    let one = domain::find(DomId(id)).expect("it was created");
+    // Another address space, whose end takes long: nothing maps its frames once the first one is gone.
+    assert_eq!(set_context(&mut world, id, 0, None), Ok(()));
+    let p2m = world.guests[2].p2m.clone();
+    (1..4).for_each(|n| mm::hosted::poke(p2m[33], n, mm::flags::entry_for(p2m[28 + n], mm::flags::P | mm::flags::US)));
+    let mut context = vcpus::context(&world.guests[2], VcpuId(0));
+    (context.ctrlreg[1], context.ctrlreg[3]) = (0, p2m[33].maddr().0);
+    context.flags |= VGCF_ONLINE;
+    assert_eq!(set_context(&mut world, id, 0, Some(&context)), Ok(()));
+    arch::cpu::preempt_after(Some(0));
+    let (only_one, vcpu) = (one.initialising.lock(), &one.vcpus[0]);
+    assert_eq!(hypervisor::initialise::reset(vcpu), Err(Errno::ERESTART));
+    assert!(!vcpu.runnable() && !vcpu.status.initialised.load(std::sync::atomic::Ordering::SeqCst));
+    arch::cpu::preempt_after(None);
+    drop(only_one);
+    world.check();
+    assert_eq!(set_context(&mut world, id, 0, None), Ok(()));
+    drop(one);
+    world.check();
+    world.finish();
+}
+
+#[test]
 fn triggers_and_other_ways_into_the_kernel() {
     let mut world = world();
     let id = build(&mut world, &wanted()).expect("everything is in place");

@@ -3,14 +3,15 @@
 
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 
 use hypercalls::{DomId, Mfn};
 use mm::invariants::{Foreign, Held};
 
-use super::{Checked, Guest, is_privileged};
-use crate::domain::{self, Domain};
+use super::{Checked, is_privileged};
+use crate::domain::Domain;
 use crate::grants::active::{Pins, Use};
 
 /// Returns the references that a domain's grants and mappings hold, those in its page tables aside.
@@ -29,18 +30,19 @@ pub(super) fn held_by(domain: &Domain) -> Vec<Held> {
 
 /// True when the domain has the frame mapped by a grant.
 pub(super) fn are_mapped(id: DomId, mfn: Mfn) -> bool {
-    domain::find(id).is_some_and(|d| d.grants.maptrack.lock().iter().any(|(_, m)| m.mfn == mfn && m.host.is_some()))
+    crate::domain::find(id)
+        .is_some_and(|d| d.grants.maptrack.lock().iter().any(|(_, m)| m.mfn == mfn && m.host.is_some()))
 }
 
 /// 3: of each frame of another's, a domain has no more entries than it has mappings of grants, nor more rights. It may have
 /// fewer: it can overwrite an entry, and its handle is good for nothing then.
-pub(super) fn check_entries(guests: &[Guest], entries: Vec<Foreign>) -> Checked {
+pub(super) fn check_entries(domains: &[Arc<Domain>], entries: Vec<Foreign>) -> Checked {
     let mut left: BTreeMap<(DomId, Mfn, bool), i64> = BTreeMap::new();
-    for guest in guests {
-        for (_, mapping) in guest.domain.grants.maptrack.lock().iter() {
+    for domain in domains {
+        for (_, mapping) in domain.grants.maptrack.lock().iter() {
             if let Some(pin) = &mapping.host {
-                *left.entry((guest.id(), mapping.mfn, true)).or_default() += i64::from(pin.is_writable());
-                *left.entry((guest.id(), mapping.mfn, false)).or_default() += 1;
+                *left.entry((domain.id, mapping.mfn, true)).or_default() += i64::from(pin.is_writable());
+                *left.entry((domain.id, mapping.mfn, false)).or_default() += 1;
             }
         }
     }
@@ -55,31 +57,31 @@ pub(super) fn check_entries(guests: &[Guest], entries: Vec<Foreign>) -> Checked 
 }
 
 /// 6: the pins of every entry are those of the mappings that there are, and of nobody else.
-pub(super) fn check_pins(guests: &[Guest]) -> Checked {
+pub(super) fn check_pins(domains: &[Arc<Domain>]) -> Checked {
     let mut expected: BTreeMap<(DomId, u32), (Pins, DomId, Mfn)> = BTreeMap::new();
-    for guest in guests {
-        ensure!(!guest.domain.grants.maptrack.is_locked(), "handles of {} are locked", guest.id());
-        for (handle, mapping) in guest.domain.grants.maptrack.lock().iter() {
-            ensure!(!mapping.is_over(), "6: {}: handle {handle} stands for nothing", guest.id());
+    for domain in domains {
+        ensure!(!domain.grants.maptrack.is_locked(), "handles of {} are locked", domain.id);
+        for (handle, mapping) in domain.grants.maptrack.lock().iter() {
+            ensure!(!mapping.is_over(), "6: {}: handle {handle} stands for nothing", domain.id);
             let device = mapping.device.as_ref().map(|(pin, _)| (pin, Use::device(pin.is_writable())));
             let host = mapping.host.as_ref().map(|pin| (pin, Use::host(pin.is_writable())));
             for (pin, how) in host.into_iter().chain(device) {
-                let new = (Pins::default(), guest.id(), mapping.mfn);
+                let new = (Pins::default(), domain.id, mapping.mfn);
                 let (pins, user, mfn) = expected.entry(pin.of()).or_insert(new);
-                ensure!((*user, *mfn) == (guest.id(), mapping.mfn), "6: {:?} is used by two", pin.of());
+                ensure!((*user, *mfn) == (domain.id, mapping.mfn), "6: {:?} is used by two", pin.of());
                 ensure!(pins.add(how), "6: {:?} is used too often", pin.of());
             }
         }
     }
-    for guest in guests {
+    for domain in domains {
         let mut found = Ok(());
-        guest.domain.grants.for_each_active(|gref, active| {
-            let wanted = expected.remove(&(guest.id(), gref));
+        domain.grants.for_each_active(|gref, active| {
+            let wanted = expected.remove(&(domain.id, gref));
             // The record of a table that is retired holds no frame any more.
             let frame = active.page.as_ref().map(|p| p.mfn());
-            let fits = |mfn| frame == Some(mfn) || frame.is_none() && guest.domain.dying.load(Relaxed);
+            let fits = |mfn| frame == Some(mfn) || frame.is_none() && domain.dying.load(Relaxed);
             if wanted.is_none_or(|(pins, user, mfn)| (pins, user) != (active.pins, active.user) || !fits(mfn)) {
-                found = Err(format!("6: {}: entry {gref} is {active:?}, but used as {wanted:?}", guest.id()));
+                found = Err(format!("6: {}: entry {gref} is {active:?}, but used as {wanted:?}", domain.id));
             }
         });
         found?;
