@@ -6,8 +6,12 @@
 //! serves, which spares the low memory that some devices need.
 //!
 //! What must hold: a frame is in exactly one free block or allocated; two free buddies of one zone are merged.
-//! Content is scrubbed on allocation, by those who hand frames to guests ([`scrub`]); translations that may survive
-//! from the last life are flushed on allocation here (XSA-346, XSA-480).
+//! Content is scrubbed on allocation, by those who hand frames to guests ([`scrub()`]), or before, by CPUs without other work
+//! ([`scrub_some`]); translations that may survive from the last life are flushed on allocation here (XSA-346, XSA-480).
+
+mod scrub;
+
+pub use scrub::{scrub_some, scrubbed};
 
 use crate::frame::{self, Frame, NONE};
 use crate::lock::{Lock, rank};
@@ -36,6 +40,9 @@ struct Buddy {
     claimed: u64,
     /// How many frames domains cannot have.
     kept: u64,
+    /// How many free frames are out of their blocks, to be scrubbed.
+    scrubbing: u64,
+    soiled: scrub::Soiled,
 }
 
 static BUDDY: Lock<Buddy> = Lock::new(rank::BUDDY, Buddy::new());
@@ -47,7 +54,16 @@ const fn zone_of(mfn: Mfn) -> usize {
 
 impl Buddy {
     const fn new() -> Self {
-        Self { heads: [[NONE; ORDERS]; ZONES], present: [0; ZONES], free: [0; ZONES], total: 0, claimed: 0, kept: 0 }
+        Self {
+            heads: [[NONE; ORDERS]; ZONES],
+            present: [0; ZONES],
+            free: [0; ZONES],
+            total: 0,
+            claimed: 0,
+            kept: 0,
+            scrubbing: 0,
+            soiled: scrub::Soiled::NOTHING,
+        }
     }
 
     fn link(&mut self, mfn: Mfn, frame: &Frame, order: u8) {
@@ -102,7 +118,7 @@ impl Buddy {
     }
 
     fn free(&self) -> u64 {
-        self.free.iter().sum()
+        self.free.iter().sum::<u64>() + self.scrubbing
     }
 
     /// Returns how many free frames domains may have.
@@ -197,9 +213,22 @@ pub fn alloc(order: u8, address_bits: u32) -> Option<Mfn> {
     if order > MAX_ORDER {
         return None;
     }
-    let mfn = BUDDY.lock().alloc(order, address_bits)?;
+    let mfn = take_out(|buddy| buddy.alloc(order, address_bits))?;
     flush(mfn, order);
     Some(mfn)
+}
+
+/// Takes frames out of the allocator. When there are none but some are being scrubbed, these are waited for.
+fn take_out(mut take: impl FnMut(&mut Buddy) -> Option<Mfn>) -> Option<Mfn> {
+    loop {
+        let mut buddy = BUDDY.lock();
+        let found = take(&mut buddy);
+        if found.is_some() || buddy.scrubbing == 0 {
+            return found;
+        }
+        drop(buddy);
+        <arch::sync::Relax as spin::RelaxStrategy>::relax();
+    }
 }
 
 /// As [`alloc`], for a domain, `promised` frames of whose claim this uses up: what others claim stays for them. To be
@@ -208,14 +237,15 @@ pub(crate) fn alloc_claimed(order: u8, address_bits: u32, promised: u64) -> Opti
     if order > MAX_ORDER {
         return None;
     }
-    let mut buddy = BUDDY.lock();
-    let others = buddy.claimed.saturating_sub(promised);
-    if buddy.for_domains().saturating_sub(others) < 1 << order {
-        return None;
-    }
-    let mfn = buddy.alloc(order, address_bits)?;
-    buddy.claimed = others;
-    Some(mfn)
+    take_out(|buddy| {
+        let others = buddy.claimed.saturating_sub(promised);
+        if buddy.for_domains().saturating_sub(others) < 1 << order {
+            return None;
+        }
+        let mfn = buddy.alloc(order, address_bits)?;
+        buddy.claimed = others;
+        Some(mfn)
+    })
 }
 
 /// Promises frames that are free to a domain, if nobody else has claimed them. What the hypervisor needs for itself goes
@@ -277,12 +307,11 @@ pub fn alloc_run(count: u64) -> Option<Mfn> {
     if count < MUCH {
         return None;
     }
-    let mfn = {
-        let mut buddy = BUDDY.lock();
+    let mfn = take_out(|buddy| {
         let mfn = buddy.take_run(count)?;
         run(mfn, count).for_each(Frame::set_hypervisor);
-        mfn
-    };
+        Some(mfn)
+    })?;
     flush_stale(run(mfn, count));
     Some(mfn)
 }
@@ -298,6 +327,9 @@ pub(crate) fn give_back(mfn: Mfn, order: u8, stale: bool) {
     let mut buddy = BUDDY.lock();
     frames(mfn, order).for_each(|f| f.set_free(stale));
     buddy.insert(mfn, order);
+    if stale {
+        buddy.soiled.note(mfn, 1 << order);
+    }
 }
 
 /// Frees the frames from `start` up to but not including `end`, whatever their alignment.

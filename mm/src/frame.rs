@@ -336,6 +336,14 @@ impl Frame {
         let stale = if stale { STALE } else { keep };
         self.count.store(owned(DomId::INVALID) | RAM | DIRTY | stale, Ordering::Release);
     }
+    /// The frame is free, zeroed, and no translation of it survives.
+    pub(crate) fn set_free_clean(&self) {
+        self.count.store(owned(DomId::INVALID) | RAM, Ordering::Release);
+    }
+    /// True when the content is not known to be harmless.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) & DIRTY != 0
+    }
     /// The free frame is the first of a free block of this order.
     pub(crate) fn set_head(&self, order: Option<u8>) {
         let word = self.count.load(Ordering::Relaxed) & !FREE_HEAD;

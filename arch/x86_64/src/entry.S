@@ -6,7 +6,7 @@
 #  - from a guest (CPL 3) the frame is the one at the top of this CPU's main stack (TSS.rsp0, or the SYSCALL stub);
 #    the rest of the stack is empty, so that the handler may leave through `exit_to_guest`;
 #  - from the hypervisor (CPL 0) it lies on the stack that was in use, and is returned to.
-# Interrupts are off everywhere except in `idle_wait`.
+# Interrupts are off everywhere except in `idle_wait` and `idle_pass`.
 # Three-byte NOPs listed in .smap_sites become STAC (kind 1) or CLAC (kind 0) where the CPU has SMAP.
 
 .macro CLAC_SITE
@@ -462,6 +462,14 @@ xenith_iret_to_guest:
 idle_wait:
         sti
         hlt
+        cli
+        ret
+
+# Lets interrupts in that are waiting: one more instruction, since `sti` holds them off for one.
+        .globl  idle_pass
+idle_pass:
+        sti
+        nop
         cli
         ret
 

@@ -83,6 +83,7 @@ unsafe extern "C" {
     static xenith_kernel_iret_to_guest: u8;
     static xenith_user_iret_to_guest: u8;
     fn idle_wait();
+    fn idle_pass();
 }
 
 /// Returns the address of a vector's stub.
@@ -138,6 +139,12 @@ pub fn start_running() -> ! {
 pub fn wait_for_interrupt() {
     // SAFETY: the routine touches nothing but the interrupt flag; handlers that run are written for it.
     unsafe { idle_wait() }
+}
+
+/// Takes the interrupts that are waiting, if there are any. Interrupts are off again on return.
+pub fn take_interrupts() {
+    // SAFETY: as in `wait_for_interrupt`.
+    unsafe { idle_pass() }
 }
 
 /// What to do after a fault in the hypervisor.

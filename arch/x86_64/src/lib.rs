@@ -3,7 +3,7 @@
 //!
 //! Nearly all `unsafe` and all assembly of Xenith is here and in `boot`. Nothing here knows what a domain is: a vCPU
 //! is a [`context::Context`] to be loaded and saved, a guest fault is a call to a function that the binary provides.
-//! Interrupts are off everywhere but in [`entry::wait_for_interrupt`].
+//! Interrupts are off everywhere but in [`entry::wait_for_interrupt`] and [`entry::take_interrupts`].
 #![cfg_attr(target_os = "none", no_std)]
 
 extern crate alloc;

@@ -34,6 +34,12 @@ pub(super) fn heap(_at: u64, to: &mut Text) -> Option<u64> {
         }
         low = below;
     }
+    line!(
+        to,
+        "claimed: {} KiB; scrubbed by idle CPUs so far: {} KiB",
+        kib(buddy::claimed_frames()),
+        kib(buddy::scrubbed())
+    );
     None
 }
 

@@ -78,6 +78,9 @@ impl<'a> Player<'a> {
             let who = self.source.below(world.guests.len() as u64) as usize;
             self.grant(world, who);
         }
+        if self.source.one_in(30) {
+            mm::buddy::scrub_some(1);
+        }
         world.go_to(self.source.below(u64::from(world.cpus)) as u16);
         entry::take_interrupts();
         if let Some(vcpu) = world.go_back() {
