@@ -87,7 +87,7 @@ fn dump_walk(vcpu: &Vcpu, name: &str, va: u64) {
 /// Acts on the end of a domain: dom0's is the machine's, another one's is news for the tools.
 pub fn ended(domain: &Domain, reason: ShutdownReason) {
     if !domain.privileged {
-        log::info!("d{} has shut down, reason {}", domain.id.0, reason.0);
+        log::debug!("d{} has shut down, reason {}", domain.id.0, reason.0);
         events::send_global_virq(Virq::DOM_EXC);
         return;
     }

@@ -104,7 +104,7 @@ fn step(domain: &Domain, stage: Stage) -> Result<Stage> {
 
 /// Stops the vCPUs for good, and lets nothing be taken in the domain's name.
 fn stop(domain: &Domain) {
-    log::info!("d{} is being destroyed", domain.id.0);
+    log::debug!("d{} is being destroyed", domain.id.0);
     domain.dying.store(true, SeqCst);
     // Never taken back.
     domain.pause();
@@ -153,7 +153,7 @@ pub fn bury(domain: &Arc<Domain>) {
     domain.vcpus.iter().for_each(timers::stop_all);
     schedule::disown(domain);
     match domain.account.close() {
-        Ok(()) => log::info!("d{} is gone", domain.id.0),
+        Ok(()) => log::debug!("d{} is gone", domain.id.0),
         Err(error) => debug_assert!(false, "d{} is gone, its memory is not: {error:?}", domain.id.0),
     }
     events::send_global_virq(Virq::DOM_EXC);

@@ -310,8 +310,13 @@ pub fn run() {
             if let Some(vcpu) = previous {
                 unload(vcpu, now);
             }
+            let mut refused = false;
             if let Some(unit) = chosen {
-                with_unit(unit, |vcpu| load(vcpu, now));
+                with_unit(unit, |vcpu| refused = !load(vcpu, now));
+            }
+            if refused {
+                // What this CPU has to do first is done on the way back, which leads here again.
+                return;
             }
         }
         timers::reprogram();
@@ -411,18 +416,37 @@ fn waiting_state(vcpu: &Vcpu) -> State {
     if vcpu.status.down.load(Relaxed) { State::OFFLINE } else { State::BLOCKED }
 }
 
-fn load(vcpu: &Vcpu, now: u64) {
-    let here = cpu::this_cpu();
+/// Takes the right to run a vCPU; false when this CPU has other work, which may be to choose anew.
+///
+/// Between the scheduler's choice and this, another CPU may have stopped the vCPU, or even had it run elsewhere. Who does that
+/// gives this CPU work, and looks at the flag only then: either it sees the flag, or this CPU sees the work.
+fn take(vcpu: &Vcpu) -> bool {
+    let running = &vcpu.status.running;
     // The CPU that ran it last may still be saving it.
-    while vcpu.status.running.load(SeqCst) {
+    while running.compare_exchange(false, true, SeqCst, SeqCst).is_err() {
+        if cpu::has_work() {
+            return false;
+        }
         arch::tlb::serve();
         core::hint::spin_loop();
+    }
+    let free = !cpu::has_work();
+    if !free {
+        running.store(false, SeqCst);
+    }
+    free
+}
+
+/// Loads a vCPU; false when it is not for this CPU to run it now.
+fn load(vcpu: &Vcpu, now: u64) -> bool {
+    let here = cpu::this_cpu();
+    if !take(vcpu) {
+        return false;
     }
     if LAST_DOMAIN[here.0 as usize % MAX_CPUS].swap(vcpu.domid.0, Relaxed) != vcpu.domid.0 {
         cpu::forget_branches();
     }
     vcpu.domain().account.dirty.insert(here);
-    vcpu.status.running.store(true, SeqCst);
     let moved = vcpu.status.cpu.swap(here.0, Relaxed) != here.0;
     let address = core::ptr::from_ref(vcpu) as usize;
     {
@@ -441,4 +465,5 @@ fn load(vcpu: &Vcpu, now: u64) {
     }
     time::update_runstate(vcpu, State::RUNNING, now);
     debug_assert!(context::current() == address);
+    true
 }

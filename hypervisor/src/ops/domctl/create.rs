@@ -38,7 +38,7 @@ pub(super) fn domain(vcpu: &Vcpu, op: &mut Domctl) -> Result<Answer> {
     } else {
         next_free(&wanted)?
     };
-    log::info!("d{} is created, with {} vCPUs", domain.id.0, domain.vcpus.len());
+    log::debug!("d{} is created, with {} vCPUs", domain.id.0, domain.vcpus.len());
     op.domain = domain.id;
     Ok(Answer::Back)
 }
