@@ -17,5 +17,6 @@ mod published;
 mod random;
 mod random_interrupts;
 mod rights;
+mod rings;
 mod uefi;
 mod ways;
