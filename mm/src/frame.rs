@@ -340,9 +340,9 @@ impl Frame {
     pub(crate) fn set_free_clean(&self) {
         self.count.store(owned(DomId::INVALID) | RAM, Ordering::Release);
     }
-    /// True when the content is not known to be harmless.
-    pub(crate) fn is_dirty(&self) -> bool {
-        self.count.load(Ordering::Relaxed) & DIRTY != 0
+    /// True when translations of the last life may survive: a guest had the frame.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.count.load(Ordering::Relaxed) & STALE != 0
     }
     /// The free frame is the first of a free block of this order.
     pub(crate) fn set_head(&self, order: Option<u8>) {

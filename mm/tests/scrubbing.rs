@@ -53,12 +53,17 @@ fn what_a_guest_gave_back_is_zeroed_and_merged() {
 #[test]
 fn frames_that_nobody_had_are_left_alone() {
     let _machine = hosted::boot(1024, 1);
-    soil(Mfn(100));
     let a = account(10);
-    let mine = a.populate(0, ANYWHERE).unwrap();
-    a.give_up(mine).unwrap();
+    let mine = [20, ANYWHERE].map(|bits| a.populate(0, bits).unwrap());
+    let between = Mfn(400);
+    assert!(mine[0] < between && between < mine[1]);
+    soil(between);
+    mine.iter().for_each(|mfn| soil(*mfn));
+    mine.iter().for_each(|mfn| a.give_up(*mfn).unwrap());
+    let before = buddy::scrubbed();
     while scrub_some(1) {}
-    assert_eq!(peek(Mfn(100), 7), SECRET);
+    assert!(mine.iter().all(|mfn| is_zero(*mfn)));
+    assert_eq!((peek(between, 7), buddy::scrubbed() - before), (SECRET, 64));
 }
 
 #[test]

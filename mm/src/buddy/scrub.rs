@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Scrubbing of free frames by CPUs that have nothing else to do, so that those who want frames need not.
 //!
-//! What guests had and gave back lies in a range of frame numbers that grows with each such frame. A step takes a few dirty
-//! frames of it out of the allocator, flushes and zeroes them, and puts them back as clean; what is allocated before its
-//! turn comes is scrubbed then ([`super::scrub`]). Frames that no guest ever had are left alone.
+//! What guests had and gave back lies in a range of frame numbers that grows with each such frame. A step takes a few
+//! frames of it, some of them a guest's, out of the allocator, flushes and zeroes them, and puts them back as clean; what is
+//! allocated before its turn comes is scrubbed then ([`super::scrub`]). Memory that no guest ever had is left alone.
 
 use super::{BUDDY, Buddy, blocks, flush, frames, zone_of};
 use crate::buddy::MAX_ORDER;
@@ -13,10 +13,10 @@ use hypercalls::{DomId, Mfn};
 
 /// Frames of a step: 2^5, 128 KiB.
 const STEP_ORDER: u8 = 5;
-/// Frames, or free blocks, that a step looks at until it finds dirty ones.
+/// Frames, or parts of free blocks, that a step looks at until it finds some that a guest had.
 const LOOKS: u32 = 64;
 
-/// Where free frames may be dirty.
+/// Where free frames may be that a guest had.
 #[derive(Clone, Copy)]
 pub(super) struct Soiled {
     start: u64,
@@ -45,7 +45,7 @@ pub fn scrubbed() -> u64 {
 
 /// What a step has to do.
 enum Step {
-    /// Nothing: there are not enough dirty frames.
+    /// Nothing: not enough was given back.
     Nothing,
     /// To look further.
     Look,
@@ -92,7 +92,7 @@ impl Buddy {
             let size = order.min(STEP_ORDER);
             let part = Mfn(at.0 & !((1 << size) - 1));
             self.soiled.start = part.0 + (1 << size);
-            if frames(part, size).any(Frame::is_dirty) {
+            if frames(part, size).any(Frame::is_stale) {
                 self.carve(head, order, part, size);
                 return Step::Clean(part, size);
             }
