@@ -15,6 +15,8 @@ pub struct Features {
     pub fsgsbase: bool,
     pub xsave: bool,
     pub xsaveopt: bool,
+    /// Global translations are to be used. They outlive the change between a guest's kernel and its user mode, and are dropped
+    /// by two writes of CR4; below a hypervisor that keeps those to itself, as all do on AMD's CPUs, they cost more than they save.
     pub pge: bool,
     pub invpcid: bool,
     pub page1g: bool,
@@ -60,7 +62,7 @@ fn detect() -> Features {
         umip: bit(c7, 2),
         fsgsbase: bit(b7, 0),
         xsave: bit(c1, 26) && max >= 0xd,
-        pge: bit(d1, 13),
+        pge: bit(d1, 13) && !(amd && bit(c1, 31)),
         invpcid: bit(b7, 10),
         page1g: bit(d8, 26),
         x2apic: bit(c1, 21),
