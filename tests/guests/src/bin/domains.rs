@@ -15,8 +15,11 @@ pv::guest!(main);
 const ROUNDS: u64 = 150;
 /// Frames of each: four page tables, code, and a page of data.
 const FRAMES: usize = 6;
-/// Where the domain's code and data are.
+/// Where the domain's code and data are: it says its word, or runs in a circle.
 const CODE: u64 = 0x40_0000;
+const CIRCLE: u64 = CODE + 0x20;
+/// Pauses of a domain that runs in a circle.
+const PAUSES: u64 = 2000;
 /// What the domain says last.
 const WORD: u32 = 0x42;
 
@@ -70,14 +73,20 @@ fn create(domid: u64) -> Result<u64, i64> {
 
 /// Flags and pages of a domain, if there is one of that number.
 fn info(domid: u64) -> Option<(u64, u64)> {
+    look(domid).map(|op| (op[2] >> 32, op[3]))
+}
+
+/// All that is told of a domain.
+fn look(domid: u64) -> Option<Op> {
     let mut op = Op::default();
     let found = call(domctl::INFO, domid, &mut op) == 0 && op[2] & 0xffff == domid;
-    found.then_some((op[2] >> 32, op[3]))
+    found.then_some(op)
 }
 
 const DYING: u64 = 1;
 const SHUTDOWN: u64 = 1 << 2;
 const PAUSED: u64 = 1 << 3;
+const RUNNING: u64 = 1 << 5;
 
 fn free_pages() -> u64 {
     let mut op = [0u64; 17];
@@ -118,7 +127,7 @@ fn fill(page: u64, domid: u64, frames: &[u64; FRAMES]) -> bool {
         &[(0, table(l2))],
         &[(first, table(l1))],
         &[(0, leaf(code, 0)), (1, leaf(data, pte::RW))],
-        &[(0, words[0]), (1, words[1]), (2, words[2])],
+        &[(0, words[0]), (1, words[1]), (2, words[2]), (4, 0xfeeb)],
         &[(0, u64::from(WORD))],
     ];
     let mut good = true;
@@ -136,10 +145,10 @@ fn pin(domid: u64, root: u64) -> i64 {
 }
 
 /// Sets vCPU 0's state: in the kernel, online, at the code.
-fn start(domid: u64, context: u64, root: u64) -> i64 {
+fn start(domid: u64, context: u64, root: u64, at: u64) -> i64 {
     let set = |offset: usize, value: u64| mem::entry(context, offset / 8).store(value, SeqCst);
     set(512, 1 << 2 | 1 << 5);
-    set(648, CODE);
+    set(648, at);
     set(656, abi::FLAT_CS64);
     set(672, CODE + 0x2000);
     set(680, abi::FLAT_SS);
@@ -171,7 +180,7 @@ fn gone(domid: u64) -> bool {
 }
 
 /// Builds a domain that runs; an error names what failed.
-fn build(page: u64, context: u64) -> Result<(u64, [u64; FRAMES]), &'static str> {
+fn build(page: u64, context: u64, at: u64) -> Result<(u64, [u64; FRAMES]), &'static str> {
     let id = create(0).map_err(|_| "create")?;
     let good = |result: i64, what: &'static str| if result == 0 { Ok(()) } else { Err(what) };
     good(simple(domctl::MAX_VCPUS, id, 1), "vcpus")?;
@@ -181,7 +190,7 @@ fn build(page: u64, context: u64) -> Result<(u64, [u64; FRAMES]), &'static str> 
         return Err("fill");
     }
     good(pin(id, frames[0]), "pin")?;
-    good(start(id, context, frames[0]), "start")?;
+    good(start(id, context, frames[0], at), "start")?;
     good(simple(domctl::UNPAUSE, id, 0), "unpause")?;
     Ok((id, frames))
 }
@@ -189,8 +198,9 @@ fn build(page: u64, context: u64) -> Result<(u64, [u64; FRAMES]), &'static str> 
 fn main() {
     refused();
     let (page, context) = (mem::alloc(), mem::alloc_contiguous(2));
-    let Ok((id, frames)) = build(page, context).map_err(|what| check!(["build-{what}"], false)) else { return };
+    let Ok((id, frames)) = build(page, context, CODE).map_err(|what| check!(["build-{what}"], false)) else { return };
     one_life(id, page, context, &frames);
+    busy(page, context);
     let before = free_pages();
     let mut failed = None;
     for round in 0..ROUNDS {
@@ -218,7 +228,7 @@ fn life(page: u64, context: u64, round: u64) -> Result<(), (u64, &'static str)> 
     let id = if round % 8 == 3 {
         create(0).map_err(|_| failed("create"))?
     } else {
-        let (id, _) = build(page, context).map_err(failed)?;
+        let (id, _) = build(page, context, CODE).map_err(failed)?;
         if round % 4 != 1 && wait(id) >> 16 & 0xff != u64::from(WORD) {
             return Err(failed("word"));
         }
@@ -275,4 +285,28 @@ fn one_life(id: u64, page: u64, context: u64, frames: &[u64; FRAMES]) {
     mem::make_rw(page);
     check!("gone", gone(id));
     errno!("destroy-gone", simple(domctl::DESTROY, id, 0), ESRCH);
+}
+
+/// A domain that always runs is paused, looked at and let go on, again and again, and destroyed while it runs.
+fn busy(page: u64, context: u64) {
+    let Ok((id, _)) = build(page, context, CIRCLE).map_err(|what| check!(["busy-{what}"], false)) else { return };
+    let time = |op: Option<Op>| op.map_or(0, |op| op[9]);
+    let first = time(look(id));
+    let mut good = 0;
+    for _ in 0..PAUSES {
+        hypercall2(nr::SCHED_OP, 0, 0);
+        let paused = simple(domctl::PAUSE, id, 0) == 0;
+        let seen = [look(id), look(id)];
+        let stands = seen.iter().flatten().all(|op| op[2] >> 32 & (PAUSED | RUNNING) == PAUSED);
+        let mut op = Op::default();
+        op[3] = context;
+        let told = call(domctl::GET_CONTEXT, id, &mut op) == 0;
+        let there = mem::entry(context, 648 / 8).load(SeqCst) == CIRCLE;
+        let goes_on = simple(domctl::UNPAUSE, id, 0) == 0;
+        good += u64::from(paused && stands && time(seen[0]) == time(seen[1]) && told && there && goes_on);
+    }
+    equal!("busy-pauses", good, PAUSES);
+    check!("busy-ran", time(look(id)) > first);
+    errno!("busy-destroy", simple(domctl::DESTROY, id, 0), 0);
+    check!("busy-gone", gone(id));
 }
