@@ -78,7 +78,7 @@ pub(super) fn discover(info: &BootInfo) -> Platform {
     // SAFETY: `map` maps RAM, firmware tables and device registers, and nobody writes to the tables.
     let platform = unsafe { acpi::discover_mapped(rsdp, memory::map) };
     for problem in &platform.problems {
-        log::warn!("ACPI: {problem}");
+        log::warn!("{problem}");
     }
     machine::setup(&platform);
     let highest = platform.cpus.iter().filter(|c| c.enabled).map(|c| c.apic_id).max().unwrap_or(0);
