@@ -214,6 +214,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
         logged_unknown: AtomicU64::new(0),
         grants,
         watchdogs: Lock::new(rank::WATCHDOGS, [None; 2]),
+        suspend_port: AtomicU32::new(0),
         handle: Lock::new(rank::HANDLE, config.tools.handle),
         serves_store: config.tools.serves_store,
         arch: config.tools.arch,

@@ -90,6 +90,8 @@ pub struct Domain {
     pub logged_unknown: AtomicU64,
     /// Its watchdogs.
     pub watchdogs: Lock<Watchdogs>,
+    /// Its port on which tools hear that it has shut down to be saved; 0 for none.
+    pub suspend_port: AtomicU32,
     /// The name by which tools know it.
     pub handle: Lock<[u8; 16]>,
     /// It serves the store to others.

@@ -54,7 +54,7 @@ pub static OPS: [SubOp<Run>; 87] = {
     t[26] = absent("real_mode_area");
     t[27] = sub("resumedomain", settings::resume);
     t[28] = sub("sendtrigger", state::send_trigger);
-    t[29] = absent("subscribe");
+    t[29] = sub("subscribe", settings::subscribe);
     // For translated guests.
     t[33] = refused("gethvmcontext", Errno::EINVAL);
     t[34] = refused("sethvmcontext", Errno::EINVAL);

@@ -6,10 +6,10 @@ use hypercalls::domctl_args::*;
 use hypercalls::sched::*;
 use hypercalls::vcpu::{GetPhysid, VcpuOp};
 use hypercalls::{DomId, Errno, HypercallNr, VcpuId};
-use hypervisor::domain;
 use hypervisor::testing::World;
 use hypervisor::testing::guest;
 use hypervisor::testing::tools::{ARGUMENT, as_domain, build, domctl, read, wanted, world};
+use hypervisor::{domain, events};
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::death::{bind_news, is_news};
@@ -54,6 +54,33 @@ fn a_domain_shuts_down_and_is_resumed() {
     assert_eq!(domctl(&mut world, DomctlCmd::RESUMEDOMAIN, 0, &0u64), Err(Errno::EINVAL));
     as_domain(&mut world, id);
     world.check();
+    world.finish();
+}
+
+#[test]
+fn tools_may_have_their_own_way_to_hear_of_a_suspend() {
+    let mut world = world();
+    let news = bind_news();
+    let id = build(&mut world, &wanted()).expect("everything is in place");
+    let one = domain::find(DomId(id)).expect("it runs");
+    let dom0 = domain::find(DomId(0)).expect("it lives");
+    let port = events::alloc_unbound(&one, DomId(0)).expect("there are ports");
+    let end = events::bind_interdomain(&dom0, DomId(id), port).expect("it waits");
+    assert!(events::is_pending(&dom0, end), "it begins so");
+    domctl(&mut world, DomctlCmd::SUBSCRIBE, id, &Subscribe { port }).expect("privileged");
+    let (word, bit) = (0x800 + end as usize / 64 * 8, 1u64 << (end % 64));
+    for (reason, own) in [(ShutdownReason::SUSPEND, true), (ShutdownReason::REBOOT, false)] {
+        dom0.shared_info().u64(word).fetch_and(!bit, std::sync::atomic::Ordering::SeqCst);
+        as_domain(&mut world, id);
+        last_words(&mut world, SchedOp::SHUTDOWN, &SchedShutdown { reason });
+        assert_eq!((events::is_pending(&dom0, end), is_news(news)), (own, !own), "{reason:?}");
+        domctl(&mut world, DomctlCmd::RESUMEDOMAIN, id, &0u64).expect("privileged");
+    }
+    domctl(&mut world, DomctlCmd::SUBSCRIBE, id, &Subscribe { port: 77 }).expect("privileged");
+    as_domain(&mut world, id);
+    last_words(&mut world, SchedOp::SHUTDOWN, &SchedShutdown { reason: ShutdownReason::SUSPEND });
+    assert!(is_news(news), "a port that is not there tells nobody");
+    drop((one, dom0));
     world.finish();
 }
 

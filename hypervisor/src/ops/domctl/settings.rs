@@ -52,6 +52,13 @@ pub(super) fn max_vcpus(vcpu: &Vcpu, domain: &Domain, payload: &mut Payload) -> 
     if a.max as usize == domain.vcpus.len() { Ok(Answer::Nothing) } else { Err(Errno::EINVAL) }
 }
 
+/// Has the end of a domain that shuts down to be saved told through one of its own ports.
+pub(super) fn subscribe(_: &Vcpu, domain: &Domain, payload: &mut Payload) -> Result<Answer> {
+    let a: Subscribe = payload.get();
+    domain.suspend_port.store(a.port, SeqCst);
+    Ok(Answer::Nothing)
+}
+
 /// Gives a domain another name among tools.
 pub(super) fn set_handle(_: &Vcpu, domain: &Domain, payload: &mut Payload) -> Result<Answer> {
     let a: SetDomainHandle = payload.get();
