@@ -43,8 +43,10 @@ pub(super) fn init_cpu() {
     }
 }
 
+/// The rate, and as much more as it may be off: a timer that fires early costs a second interrupt.
 fn rate(found: &Calibration) -> u64 {
-    ((u128::from(found.lapic_hz) << 32) / u128::from(found.tsc_hz.max(1))) as u64
+    let exact = (u128::from(found.lapic_hz) << 32) / u128::from(found.tsc_hz.max(1));
+    (exact + exact * u128::from(found.error_ppm) / 1_000_000) as u64
 }
 
 /// Returns what the counter counts in so many ticks of the TSC: at least one, at most what it can hold.
