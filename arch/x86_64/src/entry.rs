@@ -35,6 +35,7 @@ const VM: i32 = 1 << 17;
 const REGS: usize = offset_of!(CpuArea, regs);
 
 global_asm!(
+    include_str!("entry_macros.S"),
     include_str!("entry.S"),
     ring3_ss = const RING3_SS,
     ring3_cs64 = const RING3_CS64,

@@ -77,5 +77,5 @@ fn place(request: &Request<'_>) {
             }
         }
     }
-    let _ = start_info::dom0(&layout, request.notes, Maddr(0x1000), &[b'x'; 40]);
+    let _ = start_info::dom0(&layout, request.notes, Maddr(0x1000), &[b'x'; 40], true);
 }
