@@ -38,7 +38,7 @@ pub(crate) struct PayloadArgs {
     #[arg(long, value_enum, default_value = "amd64", conflicts_with = "kernel")]
     pub(crate) flavour: Flavour,
     /// What dom0 has
-    #[arg(long, value_enum, default_value = "shell", value_name = "KIND")]
+    #[arg(long, value_enum, default_value = "tools", value_name = "KIND")]
     pub(crate) dom0: Dom0,
     /// Another initial ramdisk for dom0
     #[arg(long, value_name = "FILE", conflicts_with = "dom0")]
@@ -63,19 +63,10 @@ pub(crate) struct PayloadArgs {
 /// What dom0's initramfs is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Dom0 {
-    /// The Xen tools, with what they need to run guests
+    /// The Xen tools, and a first guest that runs
     Tools,
-    /// A busybox shell and the tests
+    /// A busybox shell and the tests, nothing else
     Shell,
-}
-
-impl Dom0 {
-    fn initramfs(self, project: &Project) -> Result<PathBuf> {
-        match self {
-            Self::Tools => tools::make(project),
-            Self::Shell => initramfs::make(project),
-        }
-    }
 }
 
 /// The files and command lines of one boot.
@@ -100,6 +91,9 @@ pub(crate) struct Module {
     pub(crate) cmdline: Option<String>,
 }
 
+/// The guest that a dom0 with tools starts, on its kernel's command line.
+const FIRST_GUEST: &str = "xenith.guest=guest1 quiet";
+
 /// The hypervisor options that put its console on the serial line, and its messages on the screen until dom0 has it.
 pub(crate) const HV_CONSOLE: &str = "com1=115200,8n1 console=com1,vga loglvl=all guest_loglvl=all";
 
@@ -122,16 +116,25 @@ pub(crate) fn resolve(project: &Project, args: &PayloadArgs, disk: Option<&Disk>
         (None, Some(disk)) => disk.kernel.clone(),
         (None, None) => debian::kernel(args.flavour)?,
     };
+    let with_tools = disk.is_none() && args.initrd.is_none() && !args.bare && args.dom0 == Dom0::Tools;
     let initrd = match (&args.initrd, disk) {
         (Some(file), _) => file.clone(),
         (None, Some(disk)) => disk.initrd.clone(),
-        (None, None) => args.dom0.initramfs(project)?,
+        (None, None) if with_tools => tools::make(project)?,
+        (None, None) => initramfs::make(project)?,
     };
     let console = if args.bare { "console=ttyS0,115200" } else { "console=hvc0" };
-    let root = disk.map(Disk::root).unwrap_or_default();
+    let root = match disk {
+        Some(disk) => disk.root(),
+        None if with_tools => FIRST_GUEST.to_owned(),
+        None => String::new(),
+    };
+    // Guests need memory that dom0 does not have.
+    let sized = !with_tools || args.hv_cmdline.contains("dom0_mem=");
+    let dom0_mem = if sized { "" } else { "dom0_mem=512M" };
     Ok(Payload {
         hypervisor,
-        hv_cmdline: format!("{HV_CONSOLE} {}", args.hv_cmdline),
+        hv_cmdline: format!("{HV_CONSOLE} {dom0_mem} {}", args.hv_cmdline),
         modules: vec![
             Module { name: "vmlinuz", file: kernel, cmdline: Some(format!("{console} {root} {}", args.cmdline)) },
             Module { name: "initrd.img", file: initrd, cmdline: None },

@@ -27,7 +27,7 @@ const DOM0_MODULES: &[&str] = &[
 ];
 
 /// The modules of a guest: the front ends, and a file system for its disks.
-const GUEST_MODULES: &[&str] = &["xen_blkfront", "xen_netfront", "ext4"];
+const GUEST_MODULES: &[&str] = &["xen_blkfront", "xen_netfront", "crc32c_generic", "ext4"];
 
 /// Where programs of the tools lie, in the packages that have some.
 const PROGRAMS: &[(&str, &[&str])] = &[
@@ -36,6 +36,7 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("xen-utils-4.17", &["usr/lib/xen-4.17/bin"]),
     ("xen-utils-common", &["etc/xen", "usr/lib/xen-common", "usr/sbin"]),
     ("xenstore-utils", &["usr/bin"]),
+    ("xz-utils", &["usr/bin/xz"]),
 ];
 
 /// What is left out of them: what wants Python or OCaml's run time, or serves guests of other kinds.

@@ -10,6 +10,7 @@ pub mod memory;
 pub mod mmu;
 pub mod physdev;
 pub mod platform;
+pub mod pmu;
 pub mod registers;
 pub mod sched;
 pub mod sysctl;
@@ -88,5 +89,6 @@ pub static TABLE: [Option<Hypercall>; HypercallNr::COUNT] = {
     t[33] = family!("physdev_op", physdev::physdev_op, &physdev::OPS);
     t[35] = family!("sysctl", sysctl::sysctl, &sysctl::OPS);
     t[36] = family!("domctl", domctl::domctl, &domctl::OPS);
+    t[40] = family!("xenpmu_op", pmu::xenpmu_op, &pmu::OPS);
     t
 };

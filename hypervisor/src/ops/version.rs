@@ -45,7 +45,10 @@ pub static OPS: [SubOp; 11] = [
     sub("get_features", get_features),
     sub("pagesize", |_, arg| if arg == 0 { Ok(PAGE_SIZE as i64) } else { Err(Errno::EINVAL) }),
     // The tools name domains with it; the one that is built at boot has no name.
-    sub("guest_handle", |_, arg| tell(arg, &[0u8; 16])),
+    sub("guest_handle", |vcpu, arg| {
+        let handle = *vcpu.domain().handle.lock();
+        tell(arg, &handle)
+    }),
     sub("commandline", command_line),
     sub("build_id", build_id),
 ];
