@@ -91,8 +91,22 @@ pub struct Options {
     pub efi_services: bool,
     /// Fail on purpose.
     pub debug: Option<Failure>,
+    /// What becomes of NMIs that the machine sends.
+    pub nmi: Nmi,
     /// Refuse guests' absent page-table entries that a CPU affected by L1TF would look at.
     pub pv_l1tf: PvL1tf,
+}
+
+/// What becomes of NMIs that the machine sends by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nmi {
+    /// They are told on the log.
+    Ignore,
+    /// dom0 gets them, too.
+    #[default]
+    Dom0,
+    /// They are the machine's end.
+    Fatal,
 }
 
 /// For which domains `pv-l1tf` is on; `None`: as the CPU needs it.
@@ -131,6 +145,7 @@ impl Default for Options {
             nosmp: false,
             efi_services: true,
             debug: None,
+            nmi: Nmi::default(),
             pv_l1tf: PvL1tf::default(),
         }
     }
@@ -257,6 +272,7 @@ const SPECS: &[Spec] = &[
         o.maxcpus = Some(u32::try_from(n).unwrap_or(u32::MAX));
         Ok(())
     }),
+    value("nmi", "one of ignore, dom0, fatal", |o, v| nmi(v).map(|n| o.nmi = n)),
     value("pv-l1tf", "a boolean, or a list of [no-]dom0, dom0=BOOLEAN, [no-]domu, domu=BOOLEAN", |o, v| {
         pv_l1tf(o.pv_l1tf, v).map(|p| o.pv_l1tf = p)
     }),
@@ -325,6 +341,15 @@ fn take(options: &mut Options, word: &str) -> Result<(), Problem> {
         Refusal::Malformed => Problem::Malformed { accepted },
         Refusal::NotImplemented => Problem::PartNotImplemented { accepted },
     })
+}
+
+fn nmi(name: &str) -> Result<Nmi, Refusal> {
+    match name {
+        "ignore" => Ok(Nmi::Ignore),
+        "dom0" => Ok(Nmi::Dom0),
+        "fatal" => Ok(Nmi::Fatal),
+        _ => Err(Refusal::Malformed),
+    }
 }
 
 fn failure(name: &str) -> Result<Failure, Refusal> {

@@ -18,6 +18,7 @@ pub mod event;
 pub mod grant;
 pub mod guest_ptr;
 pub mod layout;
+pub mod mca;
 pub mod memory;
 pub mod mmu;
 pub mod multicall;

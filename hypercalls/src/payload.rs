@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The 128-byte union behind the header of `platform_op`, `sysctl` and `domctl`.
+//! The union behind the header of `platform_op`, `sysctl` and `domctl`, 128 bytes, and of `mca`, 144 bytes.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A union of argument structures: bytes that are read as one of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
-pub struct Payload(pub [u64; 16]);
+pub struct Payload<const WORDS: usize = 16>(pub [u64; WORDS]);
 
-impl Payload {
+impl<const WORDS: usize> Default for Payload<WORDS> {
+    fn default() -> Self {
+        Self([0; WORDS])
+    }
+}
+
+impl<const WORDS: usize> Payload<WORDS> {
     /// Reads the union as a `T`.
     pub fn get<T: FromBytes + IntoBytes>(&self) -> T {
         const { assert!(size_of::<T>() <= size_of::<Self>()) };

@@ -31,6 +31,10 @@ codes! {
 constants! { Constants {
     /// The callback is entered with events masked.
     CALLBACKF_MASK_EVENTS(CALLBACKF_mask_events): u16 = 1,
+    /// Why an NMI was sent, in `arch.nmi_reason`.
+    NMIREASON_IO_ERROR(XEN_NMIREASON_io_error): u64 = 1,
+    NMIREASON_PCI_SERR(XEN_NMIREASON_pci_serr): u64 = 1 << 1,
+    NMIREASON_UNKNOWN(XEN_NMIREASON_unknown): u64 = 1 << 2,
 }}
 
 /// In [`TrapInfo::flags`]: the least privileged ring that may raise it by INT.

@@ -48,6 +48,8 @@ fn all_records() -> Vec<RecordRow> {
             GnttabSetupTable, GnttabTransfer, GnttabCopyPtr, GnttabCopy, GnttabQuerySize,
             GnttabUnmapAndReplace, GnttabSetVersion, GnttabGetStatusFrames, GnttabGetVersion,
             GnttabSwapGrantRef;
+        mca: McaOp, McFetch, McPhysCpuInfo, McMsrInject, McMceInject, McInjectV2, McMsr,
+            McLogicalCpu, McCommon, McGlobal, McBank, McInfo;
         memory: MemoryReservation, MemoryExchange, MemoryDomain, MachphysMfnList, MachphysMapping,
             AddToPhysmap, AddToPhysmapBatch, RemoveFromPhysmap, MemoryMap, ForeignMemoryMap,
             PodTarget, AcquireResource, ReservedDeviceMemory, ReservedDeviceMemoryMap, Vmemrange,
@@ -92,6 +94,7 @@ fn all_codes() -> Vec<(&'static str, i128)> {
         errno: Errno;
         event: Constants, EvtchnOp, EvtchnStat, Virq;
         grant: Constants, GnttabOp, GrantStatus;
+        mca: Constants, McaCmd, McKind;
         memory: Constants, MemoryOp, ResourceType, E820Type;
         mmu: Constants, MmuUpdateKind, MmuextCmd;
         number: HypercallNr;
@@ -141,6 +144,7 @@ const PROLOGUE: &str = "\
 #define __XEN_INTERFACE_VERSION__ 0x00041100
 #include <xen/xen.h>
 #include <xen/arch-x86/cpuid.h>
+#include <xen/arch-x86/xen-mca.h>
 #include <xen/callback.h>
 #include <xen/domctl.h>
 #include <xen/elfnote.h>

@@ -103,7 +103,7 @@ mod tests {
         for line in [
             "| 0 | `set_trap_table` | implemented |",
             "| 37 | `kexec_op` | answers `ENOSYS` |",
-            "| 48 | `mca` | answers `ENOSYS` |",
+            "| 48 | `mca` | 5 of 6 sub-operations implemented |",
             "## `mmuext_op` (26)",
             "| 0 | `pin_l1_table` | implemented |",
             "| 19 | `mark_super` | answers `EOPNOTSUPP` |",

@@ -27,6 +27,8 @@ pub enum Reason {
     BadIretFrame(u64),
     /// A return to user mode without a user page table.
     NoUserTable,
+    /// The machine has lost what its code needs.
+    MachineCheck,
     /// The guest asked for it.
     Requested,
 }
@@ -39,6 +41,7 @@ impl fmt::Display for Reason {
             Self::BadStack(at) => write!(f, "the stack for a bounce frame at {at:#x} cannot be written"),
             Self::BadIretFrame(at) => write!(f, "the iret frame at {at:#x} cannot be read"),
             Self::NoUserTable => f.write_str("iret to user mode without a user page table"),
+            Self::MachineCheck => f.write_str("an error of the machine's that its code cannot go on after"),
             Self::Requested => f.write_str("the guest says that it crashed"),
         }
     }

@@ -5,14 +5,19 @@ use arch::cpu::{self, Work};
 use arch::platform::{VECTOR_APIC_ERROR, VECTOR_CALL, VECTOR_RESCHEDULE, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_TLB};
 use arch::{Regs, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST, apic, context, entry};
 
-use crate::traps::{DEBUG, GENERAL_PROTECTION, NMI, PAGE_FAULT};
-use crate::{bounce, current, irq, registers, snapshot, stop};
+use crate::traps::{DEBUG, GENERAL_PROTECTION, MACHINE_CHECK, NMI, PAGE_FAULT};
+use crate::{bounce, current, irq, mca, nmi, registers, snapshot, stop};
 
 /// A fault in the hypervisor itself. Returns what to do next; does not return when it is a defect of ours.
 pub fn hypervisor_exception(regs: &mut Regs) -> entry::AfterFault {
     if regs.vector == NMI {
         stop::here_if_asked();
-        snapshot::answer_nmi(regs, false, crate::panic::return_addresses(regs.rbp));
+        let meant = snapshot::answer_nmi(regs, false, crate::panic::return_addresses(regs.rbp));
+        nmi::came(regs, meant);
+        return entry::AfterFault::Resume;
+    }
+    if regs.vector == MACHINE_CHECK {
+        mca::in_hypervisor(regs);
         return entry::AfterFault::Resume;
     }
     if regs.vector == DEBUG {

@@ -40,7 +40,9 @@ pub mod keys;
 pub mod l1tf;
 pub mod log_ring;
 pub mod machine_map;
+pub mod mca;
 pub mod mmu;
+pub mod nmi;
 pub mod operand;
 pub mod ops;
 #[cfg(target_os = "none")]

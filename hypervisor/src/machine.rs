@@ -98,9 +98,11 @@ extern "C" fn on_own_tables() -> ! {
     firmware::look(&info, command_line_options().efi_services);
     hypervisor::ops::version::COMMAND_LINE.call_once(|| info.cmdline().into());
     let platform = devices::discover(&info);
+    hypervisor::mca::init_cpu();
     processors::start_all(&platform, &info);
     devices::interrupts(&platform);
     devices::config_space(&info, &platform);
+    devices::admit_nmi();
     fail_if_asked();
     if let Err(error) = dom0::build(&info, &platform) {
         give_up(error);

@@ -45,6 +45,8 @@ pub const RUNSTATE: u8 = 30;
 pub const TIMERS: u8 = 32;
 /// What is known of power states.
 pub const POWER: u8 = 33;
+/// Values that are read in place of machine-check registers.
+pub const MCA: u8 = 26;
 /// Wall clock.
 pub const WALLCLOCK: u8 = 34;
 /// Console input and the ring of log messages.

@@ -324,6 +324,7 @@ pub fn run() {
             return;
         }
         cpu::enter_idle(now);
+        crate::mca::look(cpu::this_cpu(), now);
         idle();
     }
 }
@@ -346,6 +347,10 @@ fn idle() {
         }
         if work.contains(Work::BURY) {
             crate::death::look();
+        }
+        if work.contains(Work::HARDWARE) {
+            crate::mca::work();
+            crate::nmi::work();
         }
         if work.contains(Work::SCHEDULE) || cpu::has_work() {
             return;

@@ -47,3 +47,10 @@ pub fn others() -> (u32, u32) {
     }
     (stopped(), others)
 }
+
+/// Forgets that anybody asked, for a new machine.
+#[cfg(not(target_os = "none"))]
+pub fn forget_all() {
+    ASKED.store(false, SeqCst);
+    cpu::online().iter().for_each(|cpu| STOPPED.remove(cpu));
+}

@@ -17,7 +17,7 @@ use mm::Lock;
 use crate::irq::chores;
 use crate::keys::{self, Text, line};
 use crate::vcpu::Vcpu;
-use crate::{current, events, rank, schedule, time, watchdog};
+use crate::{current, events, mca, rank, schedule, time, watchdog};
 
 /// What a timer does when it fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,6 +302,7 @@ fn serve_others(here: CpuId, now: u64) {
         cpu::raise_here(cpu::Work::CONSOLE);
     }
     chores::run(here, now);
+    mca::look(here, now);
     if let Some(vcpu) = current::vcpu() {
         time::refresh(vcpu, now);
     }

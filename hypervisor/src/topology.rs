@@ -72,6 +72,14 @@ impl Topology {
         (level(0)[1] & 0xffff != 0).then_some(found)
     }
 
+    /// Returns which thread of its core the CPU is whose APIC has this number.
+    pub const fn thread(&self, apic_id: u32) -> u32 {
+        match 1u32.checked_shl(self.thread_bits) {
+            Some(size) => apic_id & (size - 1),
+            None => apic_id,
+        }
+    }
+
     /// Says where the CPU is whose APIC has this number.
     pub const fn locate(&self, apic_id: u32) -> Location {
         let mask = match 1u32.checked_shl(self.socket_bits) {

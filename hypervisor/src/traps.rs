@@ -15,7 +15,8 @@ use hypercalls::vm_assist::VmAssistType;
 use crate::bounce::{self, Extra};
 use crate::vcpu::Vcpu;
 use crate::{
-    console, crash, current, death, grace, mmu, privileged, quirks, registers, schedule, snapshot, stop, timers,
+    console, crash, current, death, grace, mca, mmu, nmi, privileged, quirks, registers, schedule, snapshot, stop,
+    timers,
 };
 
 pub(crate) const DEBUG: u32 = 1;
@@ -24,7 +25,7 @@ const INVALID_OPCODE: u32 = 6;
 const DEVICE_NOT_AVAILABLE: u32 = 7;
 pub(crate) const GENERAL_PROTECTION: u32 = 13;
 pub(crate) const PAGE_FAULT: u32 = 14;
-const MACHINE_CHECK: u32 = 18;
+pub(crate) const MACHINE_CHECK: u32 = 18;
 
 /// Page-fault error code: the page was present; it was a write; a reserved bit was set; an instruction was fetched.
 const PF_PRESENT: u32 = 1;
@@ -55,11 +56,10 @@ pub fn guest_exception(regs: &mut Regs) {
         }
         NMI => {
             stop::here_if_asked();
-            if !snapshot::answer_nmi(regs, true, core::iter::empty()) {
-                log::warn!("an NMI interrupted d{}v{}", vcpu.domid.0, vcpu.id.0);
-            }
+            let meant = snapshot::answer_nmi(regs, true, core::iter::empty());
+            nmi::came(regs, meant);
         }
-        MACHINE_CHECK => panic!("machine check"),
+        MACHINE_CHECK => mca::in_guest(vcpu, regs),
         entry::VECTOR_SYSENTER => system_call(vcpu, regs, &vcpu.sysenter, GENERAL_PROTECTION),
         entry::VECTOR_SYSCALL32 => system_call(vcpu, regs, &vcpu.syscall32, INVALID_OPCODE),
         _ => reflect(vcpu, regs),
@@ -211,6 +211,10 @@ fn do_work(regs: &mut Regs, work: Work) {
     }
     if work.contains(Work::BURY) {
         death::look();
+    }
+    if work.contains(Work::HARDWARE) {
+        mca::work();
+        nmi::work();
     }
     let must_choose = match current::vcpu() {
         Some(vcpu) if vcpu.runnable() => false,

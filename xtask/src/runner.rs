@@ -240,6 +240,9 @@ impl<'a> Watch<'a> {
             if let Some(monitor) = &self.monitor {
                 step.screen.iter().try_for_each(|screen| monitor.expect(screen))?;
                 step.press.iter().try_for_each(|word| monitor.press(word))?;
+                if let Some(command) = &step.monitor {
+                    monitor.command(command)?;
+                }
             }
             if let Some(input) = &step.send {
                 self.console.send(input)?;

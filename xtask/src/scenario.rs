@@ -63,6 +63,8 @@ pub(crate) struct Step {
     pub(crate) press: Option<String>,
     /// What the machine's screen must show when it has.
     pub(crate) screen: Option<Screen>,
+    /// The command that QEMU's monitor gets when it has.
+    pub(crate) monitor: Option<String>,
     /// For how many seconds the machine must be idle then, before anything is typed.
     pub(crate) idle: Option<u64>,
 }
@@ -205,7 +207,7 @@ impl Settings {
 impl Scenario {
     /// True when it uses QEMU's monitor.
     pub(crate) fn needs_monitor(&self) -> bool {
-        self.steps.iter().any(|step| step.press.is_some() || step.screen.is_some())
+        self.steps.iter().any(|step| step.press.is_some() || step.screen.is_some() || step.monitor.is_some())
     }
 
     /// True when it boots a guest that reports what it checked. A guest of which the log must tell something is there to be
@@ -251,7 +253,7 @@ pub(crate) fn of_guest(guest: guests::Entry) -> Scenario {
 /// Linux to the shell, and off.
 pub(crate) fn boot_to_shell(name: &str) -> Scenario {
     let (wait, send) = ("dom0:/# ".to_owned(), Some("poweroff\n".to_owned()));
-    let step = Step { wait, send, press: None, screen: None, idle: None };
+    let step = Step { wait, send, press: None, screen: None, monitor: None, idle: None };
     let settings = Settings {
         name: format!("boot/{name}"),
         mem: Some("2G".to_owned()),

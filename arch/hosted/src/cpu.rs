@@ -25,6 +25,8 @@ bitflags::bitflags! {
         const GRACE = 1 << 4;
         /// See whether a domain that has died is gone for good.
         const BURY = 1 << 5;
+        /// Tell of what the machine has reported of itself.
+        const HARDWARE = 1 << 6;
     }
 }
 
@@ -185,6 +187,11 @@ pub fn apic_id(cpu: CpuId) -> u32 {
 /// Interrupts a CPU so that it looks at its work.
 pub fn poke(cpu: CpuId) {
     ipi::reschedule(cpu);
+}
+
+/// Interrupts this CPU when it next admits interrupts.
+pub fn poke_here() {
+    ipi::reschedule(this_cpu());
 }
 
 /// Returns the event mask of the current vCPU; a dummy that reads 1 when there is none.

@@ -35,6 +35,8 @@ pub fn boot(bytes: usize, cpus: usize) -> Machine {
     registers::reset();
     window::reset();
     ipi::take_kicked();
+    crate::machine_check::forget_all();
+    crate::nmi::acknowledge(0xff);
     Machine { _guard: guard }
 }
 

@@ -6,6 +6,7 @@
 pub mod cpumask;
 pub mod idle;
 pub mod line;
+pub mod machine_check;
 pub mod regs;
 
 pub use cpumask::{AtomicCpuMask, CpuId, CpuMask, MAX_CPUS};

@@ -33,6 +33,8 @@ bitflags::bitflags! {
         const GRACE = 1 << 4;
         /// See whether a domain that has died is gone for good.
         const BURY = 1 << 5;
+        /// Tell of what the machine has reported of itself.
+        const HARDWARE = 1 << 6;
     }
 }
 
@@ -207,6 +209,11 @@ pub fn apic_id(cpu: CpuId) -> u32 {
 /// Interrupts a CPU so that it looks at its work.
 pub fn poke(cpu: CpuId) {
     apic::send_ipi(area_of(cpu).apic_id.load(Ordering::Relaxed), VECTOR_RESCHEDULE);
+}
+
+/// Interrupts this CPU when it next admits interrupts. May be called wherever the CPU was interrupted.
+pub fn poke_here() {
+    apic::send_to_self(VECTOR_RESCHEDULE);
 }
 
 pub(crate) fn send_shootdown(cpu: CpuId) {

@@ -19,6 +19,7 @@ pub mod fixup;
 pub mod fpu;
 pub mod guest;
 pub mod layout;
+pub mod machine_check;
 pub mod msr;
 pub mod paging;
 pub mod phys;
@@ -30,7 +31,7 @@ pub mod time;
 pub mod tlb;
 pub mod window;
 
-pub use platform::{apic, ioapic, machine, serial as console, timer};
+pub use platform::{apic, ioapic, machine, nmi, serial as console, timer};
 
 pub use arch_types::{AtomicCpuMask, CpuId, CpuMask, CpuState, Flush, GuestFault, MAX_CPUS, Regs, SleepValues};
 pub use arch_types::{LineMode, NoSuchLine, VECTOR_INT80, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST};

@@ -53,3 +53,17 @@ pub fn read_safe(index: u32) -> Option<u64> {
     }
     (failed == 0).then_some(u64::from(lo) | u64::from(hi) << 32)
 }
+
+/// Writes a register that may not exist, or not take the value; false when it does not.
+pub(crate) fn write_safe(index: u32, value: u64) -> bool {
+    let failed: u32;
+    // SAFETY: as `write`; a #GP is recovered from by the fix-up entry.
+    unsafe {
+        asm!("2: wrmsr", "3:",
+             ".pushsection .text.recover, \"ax\"", "4: mov esi, 1", "jmp 3b", ".popsection",
+             ".pushsection .fixup, \"a\"", ".quad 2b, 4b", ".popsection",
+             in("ecx") index, in("eax") value as u32, in("edx") (value >> 32) as u32, inout("esi") 0 => failed,
+             options(nostack, preserves_flags));
+    }
+    failed == 0
+}

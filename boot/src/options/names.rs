@@ -118,7 +118,6 @@ pub(super) const KNOWN: &[&str] = &[
     "msi",
     "mtrr.show",
     "mwait-idle",
-    "nmi",
     "noapic",
     "noirqbalance",
     "nolapic",

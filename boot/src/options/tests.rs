@@ -41,6 +41,17 @@ fn booleans() {
 }
 
 #[test]
+fn nmis() {
+    for (line, nmi) in
+        [("", Nmi::Dom0), ("nmi=ignore", Nmi::Ignore), ("nmi=fatal", Nmi::Fatal), ("nmi=fatal nmi=dom0", Nmi::Dom0)]
+    {
+        assert_eq!(good(line).nmi, nmi, "{line}");
+    }
+    is_malformed("nmi");
+    is_malformed("no-nmi");
+}
+
+#[test]
 fn efi_services() {
     for line in ["", "efi=rs", "efi=no-rs,rs", "efi=rs=yes"] {
         assert!(good(line).efi_services, "{line}");

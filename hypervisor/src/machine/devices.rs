@@ -8,10 +8,10 @@ use arch::platform::serial::{self, Params};
 use arch::platform::{acpi, apic, clock, ioapic, machine, pic, rtc, timer};
 use boot::BootInfo;
 use boot::memory_map::{MemRegion, RegionKind};
-use boot::options::{Baud, Com1, Level, Options};
+use boot::options::{self, Baud, Com1, Level, Options};
 use hypercalls::Errno;
 use hypervisor::pci::ecam;
-use hypervisor::{console, host, irq, time};
+use hypervisor::{console, host, irq, nmi, time};
 
 use super::memory;
 
@@ -33,11 +33,11 @@ fn params(com1: &Com1) -> Params {
         stop_bits: com1.stop_bits,
         clock_hz: com1.clock_hz,
         parity: match com1.parity {
-            boot::options::Parity::None => serial::Parity::None,
-            boot::options::Parity::Odd => serial::Parity::Odd,
-            boot::options::Parity::Even => serial::Parity::Even,
-            boot::options::Parity::Mark => serial::Parity::Mark,
-            boot::options::Parity::Space => serial::Parity::Space,
+            options::Parity::None => serial::Parity::None,
+            options::Parity::Odd => serial::Parity::Odd,
+            options::Parity::Even => serial::Parity::Even,
+            options::Parity::Mark => serial::Parity::Mark,
+            options::Parity::Space => serial::Parity::Space,
         },
     }
 }
@@ -108,6 +108,16 @@ pub(super) fn discover(info: &BootInfo) -> Platform {
     }
     let _ = host::msrs();
     platform
+}
+
+/// Lets the machine's NMIs come, now that there is somebody who can be told.
+pub(super) fn admit_nmi() {
+    nmi::set_policy(match super::command_line_options().nmi {
+        options::Nmi::Ignore => nmi::Policy::Ignore,
+        options::Nmi::Dom0 => nmi::Policy::Dom0,
+        options::Nmi::Fatal => nmi::Policy::Fatal,
+    });
+    apic::admit_nmi();
 }
 
 /// Takes note of the windows of PCI configuration space.

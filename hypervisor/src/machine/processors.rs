@@ -24,6 +24,7 @@ extern "C" fn first(cpu: u64) -> ! {
 }
 
 extern "C" fn idle() -> ! {
+    hypervisor::mca::init_cpu();
     schedule::cpu_online(arch::cpu::this_cpu());
     arch::entry::start_running()
 }

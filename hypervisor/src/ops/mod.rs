@@ -6,6 +6,7 @@ pub mod console_io;
 pub mod domctl;
 pub mod event_channel;
 pub mod grant_table;
+pub mod mca;
 pub mod memory;
 pub mod mmu;
 pub mod physdev;
@@ -90,5 +91,6 @@ pub static TABLE: [Option<Hypercall>; HypercallNr::COUNT] = {
     t[35] = family!("sysctl", sysctl::sysctl, &sysctl::OPS);
     t[36] = family!("domctl", domctl::domctl, &domctl::OPS);
     t[40] = family!("xenpmu_op", pmu::xenpmu_op, &pmu::OPS);
+    t[48] = family!("mca", mca::mca, &mca::OPS);
     t
 };

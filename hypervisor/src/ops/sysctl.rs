@@ -8,7 +8,7 @@ mod console;
 mod machine;
 pub(super) mod policy;
 mod pool;
-mod topology;
+pub(super) mod topology;
 
 use hypercalls::sysctl::{Sysctl, XEN_SYSCTL_INTERFACE_VERSION};
 use hypercalls::{Errno, GuestPtr, HypercallNr, Payload, Result};

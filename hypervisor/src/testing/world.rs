@@ -66,6 +66,9 @@ pub fn new_machine(frames: u64, cpus: u16) -> Machine {
     keys::forget_all();
     irq::forget_all();
     crate::pci::forget_all();
+    crate::mca::forget_all();
+    crate::stop::forget_all();
+    crate::snapshot::give_up();
     irq::init(MESSAGES, |gsi| LineMode { level: gsi >= 16, active_low: gsi >= 16 });
     // What was typed on another machine.
     let _ = console::read_input(usize::MAX, |_, _| Ok(()));

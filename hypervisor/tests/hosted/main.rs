@@ -10,6 +10,7 @@ mod grants;
 mod heap;
 mod interrupts;
 mod life;
+mod machine_checks;
 mod messages;
 mod pair;
 mod platform;

@@ -62,6 +62,7 @@ const TIMER_DEADLINE: u32 = 2 << 17;
 const DIVIDE_BY_1: u32 = 0b1011;
 const ICR_PENDING: u32 = 1 << 12;
 const ICR_ASSERT: u32 = 1 << 14;
+const ICR_SELF: u32 = 1 << 18;
 const ICR_ALL_BUT_SELF: u32 = 3 << 18;
 const DELIVERY_NMI: u32 = 4 << 8;
 const DELIVERY_INIT: u32 = 5 << 8;
@@ -158,6 +159,11 @@ pub fn init_cpu() {
     timer::init_cpu();
 }
 
+/// Lets the machine's NMIs through to this CPU: they come by the second local line.
+pub fn admit_nmi() {
+    write(LVT_LINT1, DELIVERY_NMI);
+}
+
 /// Ends the interrupts that the firmware has left in service.
 fn drain() {
     for _ in 0..256 {
@@ -236,6 +242,17 @@ fn wait_sent() {
 #[inline]
 pub fn send_ipi(apic_id: u32, vector: u8) {
     command(apic_id, ICR_ASSERT | u32::from(vector));
+}
+
+/// Sends an interrupt to this CPU. An NMI may do so in the middle of another command: the word that names another command's
+/// destination stays.
+pub fn send_to_self(vector: u8) {
+    if mode() == Some(Mode::X2Apic) {
+        msr::write(0x83f, vector.into());
+        return;
+    }
+    wait_sent();
+    write(ICR_LOW, ICR_SELF | ICR_ASSERT | u32::from(vector));
 }
 
 /// Sends an interrupt to every CPU but this one, also to those not in use.

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod efi;
 pub mod ioapic;
 pub mod machine;
+pub mod nmi;
 pub mod pic;
 pub mod port;
 mod reference;

@@ -21,7 +21,7 @@ fn location(cpu: CpuId) -> Location {
 }
 
 /// Returns how many threads a core has, and how many cores a socket, as far as CPUs are on line; by the first CPU.
-pub(super) fn shape() -> (u32, u32) {
+pub(in crate::ops) fn shape() -> (u32, u32) {
     let first = location(CpuId(0));
     let all = cpu::online();
     let on_line = || all.iter().map(location).filter(|l| l.socket == first.socket);
