@@ -92,6 +92,7 @@ struct Settings {
     forbid: Option<Vec<String>>,
     end: Option<End>,
     timeout: Option<u64>,
+    long: Option<bool>,
     #[serde(default)]
     variants: Vec<Settings>,
 }
@@ -132,6 +133,8 @@ pub(crate) struct Scenario {
     pub(crate) end: End,
     /// Seconds until it counts as hung.
     pub(crate) timeout: u64,
+    /// It takes minutes: it runs when it is named, or when all are asked for.
+    pub(crate) long: bool,
     /// The least number of checks that a guest must have made.
     pub(crate) passed: usize,
     /// Further arguments for QEMU.
@@ -165,6 +168,7 @@ impl Settings {
             forbid: self.forbid.or_else(|| base.forbid.clone()),
             end: self.end.or(base.end),
             timeout: self.timeout.or(base.timeout),
+            long: self.long.or(base.long),
             variants: Vec::new(),
         }
     }
@@ -198,6 +202,7 @@ impl Settings {
             forbid: self.forbid.unwrap_or_else(forbidden),
             end: self.end.unwrap_or_default(),
             timeout: self.timeout.unwrap_or(TIMEOUT),
+            long: self.long.unwrap_or(false),
             passed: 0,
             qemu: self.qemu.unwrap_or_default(),
         }

@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Only what needs no QEMU
     #[arg(long, conflicts_with = "qemu")]
     host: bool,
+    /// The scenarios too that take minutes; without it they run when a filter names them
+    #[arg(long)]
+    long: bool,
     /// Only what needs QEMU
     #[arg(long)]
     qemu: bool,
@@ -72,7 +75,8 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     let wanted = |name: &str| args.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
     let checks: Vec<_> = hostcheck::CHECKS.iter().filter(|check| !args.qemu && wanted(check.name)).collect();
     let mut scenarios = if args.host { Vec::new() } else { all_scenarios(project)? };
-    scenarios.retain(|scenario| wanted(&scenario.name));
+    let all = args.long || args.list || args.filter.is_some();
+    scenarios.retain(|scenario| wanted(&scenario.name) && (all || !scenario.long));
     if args.list {
         checks.iter().for_each(|check| println!("{}", check.name));
         scenarios.iter().for_each(|scenario| println!("{}", scenario.name));
