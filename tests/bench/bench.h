@@ -35,6 +35,8 @@ void row(const char *name, double ns);
 int wanted(const char *name);
 // Measures an operation that `run` does `count` times: the best of several batches, each long enough for the clock.
 void measure(const char *name, void (*run)(long count));
+// The same for an operation of so many equal parts: the figure is one part's.
+void measure_each(const char *name, void (*run)(long count), int parts);
 int64_t now(void);
 uint32_t next(uint32_t *state);
 

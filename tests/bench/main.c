@@ -68,6 +68,11 @@ static int64_t timed(void (*run)(long), long count)
 
 void measure(const char *name, void (*run)(long count))
 {
+	measure_each(name, run, 1);
+}
+
+void measure_each(const char *name, void (*run)(long count), int parts)
+{
 	long count = 1;
 	int64_t best;
 	if (!wanted(name))
@@ -79,7 +84,7 @@ void measure(const char *name, void (*run)(long count))
 		if (time < best)
 			best = time;
 	}
-	row(name, (double)best / count);
+	row(name, (double)best / count / parts);
 }
 
 int main(int argc, char **argv)

@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Of the programs' rows, only wall time or only instructions
     #[arg(long, value_enum, requires = "linux", conflicts_with = "write")]
     only: Option<linux::Clock>,
+    /// How often each machine is booted for wall time; the best round counts
+    #[arg(long, value_name = "COUNT", requires = "linux", default_value_t = 3)]
+    rounds: u32,
     /// Measure on Xenith only (hot paths, unless another part is named)
     #[arg(long, conflicts_with_all = ["write", "only_c"])]
     only_ours: bool,
