@@ -64,10 +64,19 @@ impl CpuMask {
     }
     /// Iterates over the CPUs in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = CpuId> {
-        self.0
-            .into_iter()
-            .enumerate()
-            .flat_map(|(i, word)| (0..64u16).filter(move |b| word >> b & 1 != 0).map(move |b| CpuId(i as u16 * 64 + b)))
+        let mut words = self.0;
+        let mut first = 0;
+        core::iter::from_fn(move || {
+            while let Some(word) = words.get_mut(first) {
+                if *word != 0 {
+                    let bit = word.trailing_zeros() as u16;
+                    *word &= *word - 1;
+                    return Some(CpuId(first as u16 * 64 + bit));
+                }
+                first += 1;
+            }
+            None
+        })
     }
 }
 
@@ -98,5 +107,19 @@ impl AtomicCpuMask {
     /// Returns the set as it is now.
     pub fn load(&self) -> CpuMask {
         CpuMask(core::array::from_fn(|i| self.0[i].load(Ordering::SeqCst)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_members_are_visited_in_order() {
+        for members in [&[][..], &[0], &[255], &[0, 1, 63, 64, 127, 191, 192, 254, 255]] {
+            let mut mask = CpuMask::EMPTY;
+            members.iter().rev().for_each(|&cpu| mask.insert(CpuId(cpu)));
+            assert!(mask.iter().map(|cpu| cpu.0).eq(members.iter().copied()), "{members:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! L1 tables: entries that map memory.
 
 use super::{IoAccess, PtCtx, Write};
-use crate::entry::entry;
+use crate::entry::{self, entry};
 use crate::flags::{self, A, CACHE, D, FAST_L1, P, PWT, RW};
 use crate::frame;
 use crate::refs::EntryRef;
@@ -194,8 +194,10 @@ pub(super) fn compare_exchange(ctx: &PtCtx<'_>, slot: &AtomicU64, expected: u64,
 
 /// Takes the references of all entries of a table that nobody can write. On error none is held.
 pub(super) fn promote(ctx: &PtCtx<'_>, mfn: Mfn) -> Result<()> {
-    for i in 0..512 {
-        let slot = entry(mfn, i);
+    // An entry of zero holds nothing and is harmless on every CPU.
+    let mut index = entry::next_used(mfn, 0);
+    while index < 512 {
+        let slot = entry(mfn, index);
         let old = slot.load(Ordering::Relaxed);
         let checked = if old & P == 0 {
             ctx.owner.check_absent(old, 1).map(|()| old)
@@ -206,15 +208,20 @@ pub(super) fn promote(ctx: &PtCtx<'_>, mfn: Mfn) -> Result<()> {
             Ok(new) if new == old => {}
             Ok(new) => slot.store(new, Ordering::Relaxed),
             Err(e) => {
-                demote(mfn, i);
+                demote(mfn, index);
                 return Err(e);
             }
         }
+        index = entry::next_used(mfn, index + 1);
     }
     Ok(())
 }
 
 /// Drops the references of the first `count` entries of a table that no CPU walks any more.
 pub(super) fn demote(mfn: Mfn, count: usize) {
-    (0..count).for_each(|i| put_refs(entry(mfn, i).load(Ordering::Relaxed)));
+    let mut index = entry::next_used(mfn, 0);
+    while index < count {
+        put_refs(entry(mfn, index).load(Ordering::Relaxed));
+        index = entry::next_used(mfn, index + 1);
+    }
 }

@@ -5,7 +5,7 @@
 //! to a table that is itself in the partial state (which owns itself). Whoever finishes a teardown finishes that table first.
 
 use super::{PageTables, PtCtx, Write, cached_part_changed, l1, prepare};
-use crate::entry::entry;
+use crate::entry::{self, entry};
 use crate::flags::{self, A, D, FAST_TABLE, P};
 use crate::frame::{self, Frame, PageType, Start};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -132,8 +132,13 @@ fn check(new: u64, level: u8) -> Result<u64> {
 
 /// Takes the references of the entries from `progress` on.
 fn promote(pt: &mut PageTables, ctx: &PtCtx<'_>, mfn: Mfn, level: u8, progress: &mut u16) -> Result<()> {
-    while *progress < 512 {
-        let index = usize::from(*progress);
+    loop {
+        // An entry of zero holds nothing and is harmless on every CPU.
+        let index = entry::next_used(mfn, usize::from(*progress));
+        *progress = index as u16;
+        if index == 512 {
+            return Ok(());
+        }
         let slot = entry(mfn, index);
         let old = slot.load(Ordering::Relaxed);
         let ours = level == 4 && HYPERVISOR.contains(&index);
@@ -154,7 +159,6 @@ fn promote(pt: &mut PageTables, ctx: &PtCtx<'_>, mfn: Mfn, level: u8, progress: 
             return Err(Errno::ERESTART);
         }
     }
-    Ok(())
 }
 
 /// Drops the references of the entries below `progress`, after finishing with an interrupted table at `progress`.
@@ -165,9 +169,8 @@ fn demote(ctx: &PtCtx<'_>, mfn: Mfn, level: u8, progress: &mut u16) -> Result<()
             finish_partial_level(ctx, flags::mfn_of(next), level - 1)?;
         }
     }
-    while *progress > 0 {
-        *progress -= 1;
-        let index = usize::from(*progress);
+    while let Some(index) = entry::last_used(mfn, usize::from(*progress)) {
+        *progress = index as u16;
         let old = entry(mfn, index).load(Ordering::Relaxed);
         if old & P == 0 || (level == 4 && HYPERVISOR.contains(&index)) {
             continue;
