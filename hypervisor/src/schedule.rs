@@ -13,8 +13,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
+use arch::context::{self, Segments};
 use arch::cpu::{self, Work};
-use arch::{CpuId, MAX_CPUS, context};
+use arch::{CpuId, MAX_CPUS};
 use hypercalls::shared_info::vcpu_offset;
 use hypercalls::vcpu::Runstate as State;
 use hypercalls::{DomId, Errno, Result, VcpuId};
@@ -310,11 +311,9 @@ pub fn run() {
             if let Some(vcpu) = previous {
                 unload(vcpu, now);
             }
-            let mut refused = false;
-            if let Some(unit) = chosen {
-                with_unit(unit, |vcpu| refused = !load(vcpu, now));
-            }
-            if refused {
+            if let Some(unit) = chosen
+                && !switch_to(unit, now)
+            {
                 // What this CPU has to do first is done on the way back, which leads here again.
                 return;
             }
@@ -442,11 +441,26 @@ fn take(vcpu: &Vcpu) -> bool {
     free
 }
 
-/// Loads a vCPU; false when it is not for this CPU to run it now.
-fn load(vcpu: &Vcpu, now: u64) -> bool {
+/// Loads the vCPU of that number; false when there is none any more, or when it is not for this CPU to run it now.
+fn switch_to(unit: u32, now: u64) -> bool {
+    let mut segments = None;
+    with_unit(unit, |vcpu| segments = load(vcpu, now));
+    let Some(segments) = segments else { return false };
+    // Without a lock: a segment of a page of the LDT that is not mapped yet faults, and mapping it takes locks.
+    if segments.load().is_err()
+        && let Some(vcpu) = current::vcpu()
+    {
+        vcpu.failsafe_due.store(true, Relaxed);
+        cpu::raise_here(Work::VCPU);
+    }
+    true
+}
+
+/// Loads a vCPU but for its segments; `None` when it is not for this CPU to run it now.
+fn load(vcpu: &Vcpu, now: u64) -> Option<Segments> {
     let here = cpu::this_cpu();
     if !take(vcpu) {
-        return false;
+        return None;
     }
     if LAST_DOMAIN[here.0 as usize % MAX_CPUS].swap(vcpu.domid.0, Relaxed) != vcpu.domid.0 {
         cpu::forget_branches();
@@ -454,14 +468,11 @@ fn load(vcpu: &Vcpu, now: u64) -> bool {
     vcpu.domain().account.dirty.insert(here);
     let moved = vcpu.status.cpu.swap(here.0, Relaxed) != here.0;
     let address = core::ptr::from_ref(vcpu) as usize;
-    {
+    let segments = {
         let mut saved = vcpu.context.lock();
         crate::registers::refresh(vcpu, &mut saved);
-        if saved.load(address, vcpu.vcpu_info().address()).is_err() {
-            vcpu.failsafe_due.store(true, Relaxed);
-            cpu::raise_here(Work::VCPU);
-        }
-    }
+        saved.load(address, vcpu.vcpu_info().address())
+    };
     cpu::watch_iret(vcpu.nmi_masked.load(Relaxed));
     if moved {
         time::update(vcpu);
@@ -470,5 +481,5 @@ fn load(vcpu: &Vcpu, now: u64) -> bool {
     }
     time::update_runstate(vcpu, State::RUNNING, now);
     debug_assert!(context::current() == address);
-    true
+    Some(segments)
 }

@@ -12,7 +12,7 @@ use arch_types::Regs;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use hypercalls::segment::{FLAT_RING3_CS32, FLAT_RING3_CS64, FLAT_RING3_SS64};
 use hypercalls::{GuestVa, Maddr, Mfn};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// CR4 bits that a guest chooses for itself: TSD, DE, FSGSBASE.
 const GUEST_CR4: u64 = 1 << 2 | 1 << 3 | 1 << 16;
@@ -58,6 +58,14 @@ pub struct Context {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadSelector;
 
+/// What maps the page of the LDT at an offset that the CPU has just looked at in vain; false when it cannot.
+static MAP_LDT_PAGE: OnceLock<fn(u64) -> bool> = OnceLock::new();
+
+/// Sets what stands for the hypervisor's handling of faults in the LDT: for the process, once.
+pub fn on_ldt_fault(handler: fn(u64) -> bool) {
+    let _ = MAP_LDT_PAGE.set(handler);
+}
+
 /// Returns the selector if ring 3 may load it into a data segment register now.
 fn loadable(a: &Area, selector: u16) -> Result<u16, BadSelector> {
     const PRESENT_RING3_SEGMENT: u64 = 0xf << 44;
@@ -67,12 +75,45 @@ fn loadable(a: &Area, selector: u16) -> Result<u16, BadSelector> {
     if selector & !3 == 0 || flat.contains(&selector) {
         return Ok(selector);
     }
-    let window = locked(&a.window);
-    let all = 16 * 512;
-    let found = window.as_ref().and_then(|w| w.descriptor(selector, all, a.ldt_entries.load(Relaxed)));
-    match found {
+    let ldt_entries = a.ldt_entries.load(Relaxed);
+    let find = || locked(&a.window).as_ref().and_then(|w| w.descriptor(selector, 16 * 512, ldt_entries));
+    let faults = || selector & 4 != 0 && u32::from(selector >> 3) < ldt_entries;
+    let map = || MAP_LDT_PAGE.get().is_some_and(|map| map(u64::from(selector & !7)));
+    match find().or_else(|| if faults() && map() { find() } else { None }) {
         Some(d) if d & PRESENT_RING3_SEGMENT == PRESENT_RING3_SEGMENT && d & CODE != CODE_UNREADABLE => Ok(selector),
         _ => Err(BadSelector),
+    }
+}
+
+/// The data segments of a vCPU that is loaded but for them.
+#[must_use]
+#[derive(Debug)]
+pub struct Segments {
+    selectors: [u16; 4],
+    fs_base: u64,
+    gs_base: u64,
+    other_gs_base: u64,
+}
+
+impl Segments {
+    /// Loads them. No lock may be held.
+    ///
+    /// # Errors
+    /// [`BadSelector`] when DS, ES, FS or GS could not be loaded: the guest's failsafe callback is due.
+    pub fn load(self) -> Result<(), BadSelector> {
+        let a = area();
+        let mut result = Ok(());
+        let loaded = self.selectors.map(|s| {
+            loadable(a, s).unwrap_or_else(|bad| {
+                result = Err(bad);
+                0
+            })
+        });
+        *locked(&a.selectors) = loaded;
+        a.fs_base.store(self.fs_base, Relaxed);
+        a.gs_base.store(self.gs_base, Relaxed);
+        a.other_gs_base.store(self.other_gs_base, Relaxed);
+        result
     }
 }
 
@@ -84,9 +125,8 @@ fn load_root(root: Maddr) {
 impl Context {
     /// Loads the vCPU onto this CPU. `vcpu` and `info` are what the entry code needs to know of it.
     ///
-    /// # Errors
-    /// [`BadSelector`] when DS, ES, FS or GS could not be loaded: the guest's failsafe callback is due.
-    pub fn load(&self, vcpu: usize, info: usize) -> Result<(), BadSelector> {
+    /// Its segments are left, for which the caller must hold no lock.
+    pub fn load(&self, vcpu: usize, info: usize) -> Segments {
         let a = area();
         assert_eq!(a.vcpu.load(Relaxed), 0, "a vCPU is loaded over another one");
         a.vcpu.store(vcpu, Relaxed);
@@ -106,20 +146,9 @@ impl Context {
         }
         // SAFETY: this CPU's frame; nobody reads it between exit work's decisions.
         unsafe { *a.regs.get() = self.regs };
-        let mut result = Ok(());
-        let loaded = self.selectors.map(|s| {
-            loadable(a, s).unwrap_or_else(|bad| {
-                result = Err(bad);
-                0
-            })
-        });
-        *locked(&a.selectors) = loaded;
-        a.fs_base.store(self.fs_base, Relaxed);
-        let (active, other) =
+        let (gs_base, other_gs_base) =
             if self.kernel_mode { (self.gs_kernel, self.gs_user) } else { (self.gs_user, self.gs_kernel) };
-        a.gs_base.store(active, Relaxed);
-        a.other_gs_base.store(other, Relaxed);
-        result
+        Segments { selectors: self.selectors, fs_base: self.fs_base, gs_base, other_gs_base }
     }
 
     /// Saves the vCPU from this CPU, which is left in the hypervisor's own address space.

@@ -82,6 +82,32 @@ load_selector!(load_es, "es");
 load_selector!(load_fs, "fs");
 load_selector!(load_gs, "gs");
 
+/// The data segments of a vCPU that is loaded but for them.
+#[must_use]
+#[derive(Debug)]
+pub struct Segments {
+    selectors: [u16; 4],
+    fs_base: u64,
+    gs_base: u64,
+    other_gs_base: u64,
+}
+
+impl Segments {
+    /// Loads them. No lock may be held: an LDT page that is not mapped yet faults.
+    ///
+    /// # Errors
+    /// [`BadSelector`] when DS, ES, FS or GS could not be loaded: the guest's failsafe callback is due.
+    pub fn load(self) -> Result<(), BadSelector> {
+        let [ds, es, fs, gs] = self.selectors;
+        let result = [load_ds(ds), load_es(es), load_fs(fs), load_gs(gs)].into_iter().collect();
+        // Loading a selector may have changed the base: bases come last.
+        msr::write(msr::FS_BASE, self.fs_base);
+        msr::write(msr::GS_BASE, self.gs_base);
+        msr::write(msr::KERNEL_GS_BASE, self.other_gs_base);
+        result
+    }
+}
+
 fn selectors() -> [u16; 4] {
     let (ds, es, fs, gs): (u32, u32, u32, u32);
     // SAFETY: reads registers.
@@ -95,9 +121,9 @@ fn selectors() -> [u16; 4] {
 impl Context {
     /// Loads the vCPU onto this CPU. `vcpu` and `info` are what the entry code needs to know of it.
     ///
-    /// # Errors
-    /// [`BadSelector`] when DS, ES, FS or GS could not be loaded: the guest's failsafe callback is due.
-    pub fn load(&self, vcpu: usize, info: usize) -> Result<(), BadSelector> {
+    /// Its segments are left: their descriptors may lie in an LDT page that a fault has yet to map, for which the caller
+    /// must hold no lock.
+    pub fn load(&self, vcpu: usize, info: usize) -> Segments {
         let a = area();
         a.vcpu.store(vcpu, Ordering::Relaxed);
         cpu::set_vcpu_info(Some(info));
@@ -120,15 +146,9 @@ impl Context {
         }
         // SAFETY: this CPU's frame; the exit path is not running.
         unsafe { *a.regs.get() = self.regs };
-        let [ds, es, fs, gs] = self.selectors;
-        let result = [load_ds(ds), load_es(es), load_fs(fs), load_gs(gs)].into_iter().collect();
-        // Loading a selector may have changed the base: bases come last.
-        msr::write(msr::FS_BASE, self.fs_base);
-        let (active, other) =
+        let (gs_base, other_gs_base) =
             if self.kernel_mode { (self.gs_kernel, self.gs_user) } else { (self.gs_user, self.gs_kernel) };
-        msr::write(msr::GS_BASE, active);
-        msr::write(msr::KERNEL_GS_BASE, other);
-        result
+        Segments { selectors: self.selectors, fs_base: self.fs_base, gs_base, other_gs_base }
     }
 
     /// Saves the vCPU from this CPU, which is left in the hypervisor's own address space.

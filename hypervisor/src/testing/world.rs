@@ -9,7 +9,7 @@ use arch::cpu::{self, Work};
 use arch::entry::Idle;
 use arch::hosted::Machine;
 use arch::machine::MachineEnd;
-use arch::{CpuId, LineMode, Regs, entry};
+use arch::{CpuId, LineMode, Regs, context, entry};
 use hypercalls::memory::{E820Entry, E820Type};
 use hypercalls::mmu::{MmuextCmd, MmuextOp};
 use hypercalls::shared_info::vcpu_offset;
@@ -29,7 +29,8 @@ use crate::grants::Limits;
 use crate::io_rights::{IoRights, message_range};
 use crate::vcpu::Vcpu;
 use crate::{
-    bounce, console, current, death, dispatch, domain, events, grace, host, irq, keys, machine_map, schedule, timers,
+    bounce, console, current, death, dispatch, domain, events, grace, host, irq, keys, machine_map, registers,
+    schedule, timers,
 };
 
 /// Frames of the machine.
@@ -80,6 +81,7 @@ pub fn new_machine(frames: u64, cpus: u16) -> Machine {
 
 /// Brings the CPUs of a machine whose domains are built into the scheduler. This thread plays CPU 0 afterwards.
 pub fn start_cpus(cpus: u16) {
+    context::on_ldt_fault(|offset| current::vcpu().is_some_and(|vcpu| registers::map_ldt_page(vcpu, offset)));
     for n in (0..cpus).rev() {
         cpu::set_this_cpu(CpuId(n));
         schedule::cpu_online(CpuId(n));

@@ -19,5 +19,6 @@ mod random;
 mod random_interrupts;
 mod rights;
 mod rings;
+mod segments;
 mod uefi;
 mod ways;
