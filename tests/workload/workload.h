@@ -94,6 +94,7 @@ void *pages(size_t count);
 int64_t now(clockid_t clock);
 void pause_ns(int64_t time);
 int online(void);
+// Moves the thread to a CPU; one that is off line at the moment leaves it where it is.
 int run_on(int cpu);
 // Whether the processor is QEMU's own emulation, which checks no segment limits, raises no SIMD exceptions and does not
 // know INT1.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask build`: the hypervisor as a bootable file.
 //!
-//! Leaves `xenith-syms` (as linked), `xenith` (stripped) and `xenith.gz` in `target/xenith`.
+//! Leaves `xenith-syms` (as linked), `xenith` (stripped) and `xenith.gz` in `target/xenith`; with debug assertions, in
+//! `target/xenith/debug`.
 
 use crate::project::{self, Project};
 use crate::toolchain::Toolchain;
@@ -10,7 +11,7 @@ use anyhow::{Context, Result};
 use flate2::{Compression, write::GzEncoder};
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// Builds the hypervisor.
@@ -19,7 +20,7 @@ use std::process::{Command, ExitCode};
 /// xenith-syms.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Build with debug assertions and without optimisation
+    /// Build with debug assertions, into target/xenith/debug
     #[arg(long)]
     debug: bool,
 }
@@ -59,7 +60,7 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
 
 /// Builds the hypervisor and checks that a loader will find its header.
 pub(crate) fn build(project: &Project, debug: bool) -> Result<Image> {
-    let profile = if debug { "dev" } else { "release" };
+    let profile = if debug { "checked" } else { "release" };
     let toolchain = Toolchain::choose()?;
     let mut command = toolchain.cargo("build", &project.root, &project.target);
     command.args(["--profile", profile, "--package", "hypervisor", "--bin", "xenith"]);
@@ -67,7 +68,8 @@ pub(crate) fn build(project: &Project, debug: bool) -> Result<Image> {
     command.env("XENITH_COMMIT", project.commit());
     process::run(&mut command).context("the hypervisor does not build")?;
     let linked = toolchain.products(&project.target, profile).join("xenith");
-    finish(project, &linked)
+    let out = if debug { project.out()?.join("debug") } else { project.out()? };
+    finish(&out, &linked)
 }
 
 /// The compiler flags of the hypervisor, in cargo's encoding.
@@ -77,16 +79,16 @@ pub(crate) fn rustflags(project: &Project) -> String {
     flags.join("\u{1f}")
 }
 
-/// Strips and compresses the linked program into `target/xenith`.
-fn finish(project: &Project, linked: &std::path::Path) -> Result<Image> {
-    let out = project.out()?;
+/// Strips and compresses the linked program into a directory.
+fn finish(out: &Path, linked: &Path) -> Result<Image> {
+    fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let image = Image { elf: out.join("xenith"), gz: out.join("xenith.gz"), syms: out.join("xenith-syms") };
     fs::copy(linked, &image.syms).with_context(|| format!("cannot copy {}", linked.display()))?;
     let mut strip = Command::new("strip");
     strip.arg("--strip-all").arg("-o").args([&image.elf, &image.syms]);
     process::run(&mut strip)?;
     let elf = project::read(&image.elf)?;
-    multiboot::find_header(&elf).context("target/xenith/xenith cannot be booted")?;
+    multiboot::find_header(&elf).with_context(|| format!("{} cannot be booted", image.elf.display()))?;
     project::write(&image.gz, gzip(&elf)?)?;
     Ok(image)
 }

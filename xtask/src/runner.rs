@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Files {
     /// The hypervisor under test; `None` boots the kernel alone.
     pub(crate) hypervisor: Option<PathBuf>,
+    /// The same with debug assertions, if a scenario is for that.
+    pub(crate) debug: Option<PathBuf>,
     /// The CPU model where a scenario names none.
     pub(crate) cpu: String,
     /// The distribution's kernel and the initramfs, if a scenario boots Linux.
@@ -45,7 +47,23 @@ impl Files {
     /// This hypervisor and nothing else.
     pub(crate) fn new(hypervisor: Option<PathBuf>) -> Self {
         let cpu = "max".to_owned();
-        Self { hypervisor, cpu, linux: None, disk: None, drivers: None, tools: None, peer: 0, guests: None, slow: 1 }
+        Self {
+            hypervisor,
+            debug: None,
+            cpu,
+            linux: None,
+            disk: None,
+            drivers: None,
+            tools: None,
+            peer: 0,
+            guests: None,
+            slow: 1,
+        }
+    }
+
+    /// The hypervisor that a scenario boots.
+    fn image(&self, scenario: &Scenario) -> Option<&Path> {
+        self.debug.as_deref().filter(|_| scenario.debug).or(self.hypervisor.as_deref())
     }
 }
 
@@ -104,8 +122,7 @@ fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verd
     command.args(&scenario.qemu);
     let monitor = scenario.needs_monitor().then(|| Monitor::attach(&mut command, &name));
     let log = logs.join(format!("{name}.log"));
-    let console =
-        Console::start(&mut command, &log, Filter::new(files.hypervisor.as_deref().unwrap_or(Path::new(""))))?;
+    let console = Console::start(&mut command, &log, Filter::new(files.image(scenario).unwrap_or(Path::new(""))))?;
     let mut watch = Watch::new(scenario, console, monitor);
     let limit = Duration::from_secs(scenario.timeout * u64::from(files.slow));
     let mut failure = watch.watch(Instant::now() + limit)?;
@@ -151,7 +168,7 @@ fn payload(project: &Project, files: &Files, scenario: &Scenario) -> Result<Payl
         modules.push(Module { name: "initrd.img", file: disk.initrd.clone(), cmdline: None });
     }
     Ok(Payload {
-        hypervisor: files.hypervisor.clone(),
+        hypervisor: files.image(scenario).map(Path::to_owned),
         hv_cmdline: format!("{HV_CONSOLE} {}", scenario.hv_cmdline),
         modules,
     })

@@ -78,6 +78,7 @@ struct Settings {
     cmdline: Option<String>,
     pad_cmdline: Option<usize>,
     hv_cmdline: Option<String>,
+    debug: Option<bool>,
     smp: Option<u32>,
     mem: Option<String>,
     cpu: Option<String>,
@@ -115,6 +116,8 @@ pub(crate) struct Scenario {
     pub(crate) cmdline: String,
     /// Text appended to the hypervisor's command line.
     pub(crate) hv_cmdline: String,
+    /// The hypervisor has debug assertions.
+    pub(crate) debug: bool,
     /// The machine.
     pub(crate) machine: MachineArgs,
     /// The controller of the disk, when it boots from one.
@@ -154,6 +157,7 @@ impl Settings {
             cmdline: self.cmdline.or_else(|| base.cmdline.clone()),
             pad_cmdline: self.pad_cmdline.or(base.pad_cmdline),
             hv_cmdline: self.hv_cmdline.or_else(|| base.hv_cmdline.clone()),
+            debug: self.debug.or(base.debug),
             smp: self.smp.or(base.smp),
             mem: self.mem.or_else(|| base.mem.clone()),
             cpu: self.cpu.or_else(|| base.cpu.clone()),
@@ -186,6 +190,7 @@ impl Settings {
             boot: self.boot.unwrap_or_default(),
             cmdline,
             hv_cmdline: self.hv_cmdline.unwrap_or_default(),
+            debug: self.debug.unwrap_or(false),
             machine: MachineArgs {
                 smp,
                 mem: self.mem.unwrap_or_else(|| "1G".to_owned()),

@@ -131,12 +131,14 @@ fn prepare(project: &Project, args: &Args, scenarios: &[Scenario]) -> Result<Fil
     let tools = scenarios.iter().any(|scenario| scenario.boot == Boot::Tools);
     let guest = scenarios.iter().any(|scenario| matches!(scenario.boot, Boot::Guest(_)));
     let disk = scenarios.iter().any(|scenario| scenario.boot == Boot::Disk);
+    let debug = scenarios.iter().any(|scenario| scenario.debug) && !args.bare && args.hypervisor.is_none();
     let of_debian = args.hypervisor.as_deref().is_some_and(iso::is_debian);
     Ok(Files {
         hypervisor: match args.bare {
             true => None,
             false => Some(iso::hypervisor(project, args.hypervisor.as_deref(), false)?),
         },
+        debug: if debug { Some(iso::hypervisor(project, None, true)?) } else { None },
         cpu: if of_debian { C_HYPERVISOR_CPU } else { "max" }.to_owned(),
         linux: if linux { Some((debian::kernel(Flavour::Amd64)?, initramfs::make(project)?)) } else { None },
         disk: if disk { Some(disk::ensure(project)?) } else { None },

@@ -90,8 +90,7 @@ impl Toolchain {
 
     /// The directory where a build of `profile` leaves its programs.
     pub(crate) fn products(self, target: &Path, profile: &str) -> PathBuf {
-        let dir = if profile == "dev" { "debug" } else { profile };
-        target.join(self.target_dir()).join(BARE).join(dir)
+        target.join(self.target_dir()).join(BARE).join(profile)
     }
 }
 
