@@ -3,15 +3,16 @@
 // A userland workload that verifies its own results: what a kernel's memory management, traps, context switches and
 // timers have to get right, asked from outside. Built for 64 and for 32 bits.
 //
-//     workload [--scale PERCENT] [PART...]
+//     workload [--scale PERCENT] [--loaded] [PART...]
 //
 // Runs the parts named (all, if none) one after the other, each in a process group of its own under a time limit.
+// With --loaded, other programs keep the CPUs busy, and what waits may be late.
 // Prints "ok NAME (time)", "skip NAME: why" or "not ok NAME: why" for each; exit status 0 when none failed.
 
 #include "workload.h"
 #include <sys/wait.h>
 
-#define LIMIT 200
+#define LIMIT ((int)late(200))
 #define BITS ((int)(8 * sizeof(long)))
 
 const char *self;
@@ -26,12 +27,15 @@ static const struct part {
 };
 
 static int percent = 100;
+static int loaded;
 
 int scaled(int full)
 {
 	long long value = (long long)full * percent / 100;
 	return value < 1 ? 1 : value > 1 << 30 ? 1 << 30 : (int)value;
 }
+
+int64_t late(int64_t limit) { return loaded ? 20 * limit : limit; }
 
 void shorten(int divisor) { percent = percent < divisor ? 1 : percent / divisor; }
 
@@ -103,6 +107,10 @@ int main(int argc, char **argv)
 	if (argc > 1 && strcmp(argv[0], "--scale") == 0) {
 		percent = atoi(argv[1]);
 		argc -= 2, argv += 2;
+	}
+	if (argc > 0 && strcmp(argv[0], "--loaded") == 0) {
+		loaded = 1;
+		argc--, argv++;
 	}
 	if (percent < 1 || percent > 100000) {
 		fprintf(stderr, "--scale takes a percentage from 1 to 100000\n");

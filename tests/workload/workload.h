@@ -66,6 +66,8 @@ int failed(const char *condition, const char *file, int line);
 
 // A count or a time, scaled as the command line asks; at least 1.
 int scaled(int full);
+// By how much something may be late, on a machine that is busy with other things if the command line says so.
+int64_t late(int64_t limit);
 // Makes the rest of this process that much shorter.
 void shorten(int divisor);
 
