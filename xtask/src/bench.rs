@@ -7,6 +7,7 @@
 mod boot;
 mod linux;
 mod paths;
+mod split;
 
 use crate::debian;
 use crate::project::{self, Project};

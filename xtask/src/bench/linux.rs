@@ -5,7 +5,7 @@
 //! Twice: by the clock on the wall, disks and network included; and in instructions under `-icount`, where nothing depends
 //! on another computer's speed, without what happens outside the machine.
 
-use super::{Args, Row, Subject, figure, names, rows, shown};
+use super::{Args, Row, Subject, figure, names, rows, shown, split};
 use crate::debian::{self, Flavour};
 use crate::devices::{self, Bus, Card, FIRST_NETWORK, Writes};
 use crate::initramfs;
@@ -42,6 +42,8 @@ struct Setting {
     initrd: PathBuf,
     peer: u16,
     rows: String,
+    /// What tells whose instructions they are.
+    plugin: Option<PathBuf>,
 }
 
 /// Measures with both clocks, or with the one that was asked for.
@@ -55,25 +57,42 @@ pub(super) fn tables(project: &Project, args: &Args) -> Result<String> {
         initrd: initramfs::make_with_drivers(project)?,
         peer: peer::start()?,
         rows: args.rows.clone().unwrap_or_default(),
+        plugin: split::plugin(project)?,
     };
     let mut text = String::new();
     for clock in [Clock::Instructions, Clock::Wall] {
         if args.only.is_some_and(|only| only != clock) {
             continue;
         }
-        let mut columns: Vec<_> = subjects.iter().map(|subject| (subject.stem, Vec::new())).collect();
+        let mut columns: Vec<_> = subjects.iter().map(|subject| (subject.stem, Column::default())).collect();
         // In turn, so that what slows the computer down for a while slows all of them down.
         for _ in 0..if clock == Clock::Wall { args.rounds } else { 1 } {
             for (subject, column) in subjects.iter().zip(&mut columns) {
-                best(&mut column.1, measure(project, args, &setting, subject, clock)?);
+                let round = measure(project, args, &setting, subject, clock)?;
+                best(&mut column.1.rows, round.rows);
+                column.1.own = round.own;
             }
         }
         let unit = if clock == Clock::Wall { "ns" } else { "instructions" };
-        let find = |stem| columns.iter().find(|column| column.0 == stem).map_or(&[][..], |column| &column.1);
-        text.push_str(&compared(unit, find("bare"), find("c-hypervisor"), find("xenith")));
+        let nothing = Column::default();
+        let find = |stem| columns.iter().find(|column| column.0 == stem).map_or(&nothing, |column| &column.1);
+        let [bare, c, ours] = ["bare", "c-hypervisor", "xenith"].map(find);
+        text.push_str(&compared(unit, &bare.rows, &c.rows, &ours.rows));
+        if !c.own.is_empty() || !ours.own.is_empty() {
+            text.push('\n');
+            text.push_str(&own(&c.own, &ours.own));
+        }
         text.push('\n');
     }
     Ok(text)
+}
+
+/// What was measured on one subject.
+#[derive(Debug, Default)]
+struct Column {
+    rows: Vec<Row>,
+    /// The part of the instructions that is the hypervisor's, where that was counted.
+    own: Vec<Row>,
 }
 
 /// Keeps the lower figure of each row.
@@ -87,7 +106,7 @@ fn best(column: &mut Vec<Row>, round: Vec<Row>) {
 }
 
 /// Boots Linux with the program and reads its lines.
-fn measure(project: &Project, args: &Args, setting: &Setting, subject: &Subject, clock: Clock) -> Result<Vec<Row>> {
+fn measure(project: &Project, args: &Args, setting: &Setting, subject: &Subject, clock: Clock) -> Result<Column> {
     println!("measuring on {} ({clock:?})", subject.name);
     let stem = project.logs()?.join(format!("bench-linux-{}-{clock:?}", subject.stem).to_lowercase());
     let (iso_path, log) = (stem.with_extension("iso"), stem.with_extension("log"));
@@ -102,6 +121,7 @@ fn measure(project: &Project, args: &Args, setting: &Setting, subject: &Subject,
     };
     let mut command = machine.command(&iso_path, Serial::Pipes)?;
     let mut images = Vec::new();
+    let mut counts = None;
     if clock == Clock::Wall {
         for (name, bus) in [("virtio", Bus::Virtio), ("nvme", Bus::Nvme)] {
             let image = stem.with_extension(name);
@@ -112,6 +132,11 @@ fn measure(project: &Project, args: &Args, setting: &Setting, subject: &Subject,
         devices::attach_card(&mut command, Card::Virtio, FIRST_NETWORK);
     } else {
         command.args(["-icount", "shift=0,sleep=off"]);
+        counts =
+            setting.plugin.as_ref().filter(|_| subject.hypervisor.is_some()).map(|_| stem.with_extension("counts"));
+        if let (Some(plugin), Some(counts)) = (&setting.plugin, &counts) {
+            split::attach(&mut command, plugin, counts);
+        }
     }
     let names = Filter::new(subject.hypervisor.as_deref().unwrap_or(Path::new("")));
     let mut console = Console::start(&mut command, &log, names)?;
@@ -126,7 +151,8 @@ fn measure(project: &Project, args: &Args, setting: &Setting, subject: &Subject,
     }
     ensure!(complete(console.text()), "the benchmark failed on {}; see {}", subject.name, log.display());
     images.iter().chain([&iso_path]).try_for_each(fs::remove_file)?;
-    Ok(rows(console.text()))
+    let own = counts.map_or(Ok(Vec::new()), |counts| split::own(&counts, console.text()))?;
+    Ok(Column { rows: rows(console.text()), own })
 }
 
 fn payload(setting: &Setting, subject: &Subject, clock: Clock) -> Payload {
@@ -168,6 +194,21 @@ fn compared(unit: &str, bare: &[Row], c: &[Row], ours: &[Row]) -> String {
             shown(our_ratio, 2),
             shown(overheads, 2)
         );
+    }
+    text
+}
+
+/// The hypervisors' own parts of the instructions, as Markdown.
+fn own(c: &[Row], ours: &[Row]) -> String {
+    let mut text = "| operation (the hypervisor's own instructions) | C hypervisor | Xenith | ratio |\n\
+                    | --- | ---: | ---: | ---: |\n"
+        .to_owned();
+    for name in names(&[c, ours]) {
+        let [theirs, our] = [c, ours].map(|rows| figure(rows, name));
+        // What a clock interrupt costs now and then is no ratio worth printing.
+        let ratio = theirs.zip(our).filter(|(theirs, _)| *theirs >= 50.0).map(|(theirs, our)| our / theirs);
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| {name} | {} | {} | {} |", shown(theirs, 0), shown(our, 0), shown(ratio, 2));
     }
     text
 }
