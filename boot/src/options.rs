@@ -40,6 +40,14 @@ pub struct Levels {
     pub limited: Level,
 }
 
+impl Levels {
+    /// Reads the value of `loglvl=`.
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        levels(value).ok()
+    }
+}
+
 /// Which consoles are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Consoles {
@@ -56,6 +64,14 @@ pub struct Conswitch {
     pub letter: Option<u8>,
     /// dom0 gets the input as soon as it is built.
     pub to_dom0: bool,
+}
+
+impl Conswitch {
+    /// Reads the value of `conswitch=`.
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        conswitch(value).ok()
+    }
 }
 
 /// All options, with the C hypervisor's defaults; but what the machine is and how dom0 is built is told unasked.
@@ -91,6 +107,10 @@ pub struct Options {
     pub efi_services: bool,
     /// Fail on purpose.
     pub debug: Option<Failure>,
+    /// The most frames of a domain's grant table; `None`: as many as are usual.
+    pub gnttab_max_frames: Option<u32>,
+    /// The most frames with a domain's handles for grants of others; likewise.
+    pub gnttab_max_maptrack_frames: Option<u32>,
     /// What becomes of NMIs that the machine sends.
     pub nmi: Nmi,
     /// Refuse guests' absent page-table entries that a CPU affected by L1TF would look at.
@@ -145,6 +165,8 @@ impl Default for Options {
             nosmp: false,
             efi_services: true,
             debug: None,
+            gnttab_max_frames: None,
+            gnttab_max_maptrack_frames: None,
             nmi: Nmi::default(),
             pv_l1tf: PvL1tf::default(),
         }
@@ -246,6 +268,7 @@ struct Spec {
 }
 
 const BOOL: &str = "a boolean: nothing, yes/no, on/off, true/false, enable/disable, 1/0";
+const FRAMES: &str = "a number of frames";
 const LEVELS: &str = "LEVEL[/RATE-LIMITED LEVEL] of none, error, warning, info, debug, all";
 
 const SPECS: &[Spec] = &[
@@ -265,13 +288,11 @@ const SPECS: &[Spec] = &[
     value("dom0_mem", dom0::MEM_ACCEPTED, |o, v| dom0::parse_mem(o.dom0_mem, v).map(|m| o.dom0_mem = m)),
     value("dom0_max_vcpus", dom0::VCPUS_ACCEPTED, |o, v| dom0::parse_vcpus(v).map(|n| o.dom0_max_vcpus = n)),
     value("efi", "a list of rs, no-rs", |o, v| efi(v).map(|services| o.efi_services = services)),
+    value("gnttab_max_frames", FRAMES, |o, v| whole(v).map(|n| o.gnttab_max_frames = Some(n))),
+    value("gnttab_max_maptrack_frames", FRAMES, |o, v| whole(v).map(|n| o.gnttab_max_maptrack_frames = Some(n))),
     value("loglvl", LEVELS, |o, v| levels(v).map(|l| o.loglvl = l)),
     value("guest_loglvl", LEVELS, |o, v| levels(v).map(|l| o.guest_loglvl = l)),
-    value("maxcpus", "a number of CPUs", |o, v| {
-        let n = parse::whole_number(v)?;
-        o.maxcpus = Some(u32::try_from(n).unwrap_or(u32::MAX));
-        Ok(())
-    }),
+    value("maxcpus", "a number of CPUs", |o, v| whole(v).map(|n| o.maxcpus = Some(n))),
     value("nmi", "one of ignore, dom0, fatal", |o, v| nmi(v).map(|n| o.nmi = n)),
     value("pv-l1tf", "a boolean, or a list of [no-]dom0, dom0=BOOLEAN, [no-]domu, domu=BOOLEAN", |o, v| {
         pv_l1tf(o.pv_l1tf, v).map(|p| o.pv_l1tf = p)
@@ -395,6 +416,10 @@ fn efi(value: &str) -> Result<bool, Refusal> {
         };
     }
     Ok(services)
+}
+
+fn whole(value: &str) -> Result<u32, Refusal> {
+    Ok(u32::try_from(parse::whole_number(value)?).unwrap_or(u32::MAX))
 }
 
 fn level(name: &str) -> Result<Level, Refusal> {

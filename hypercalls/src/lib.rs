@@ -17,6 +17,7 @@ pub mod errno;
 pub mod event;
 pub mod grant;
 pub mod guest_ptr;
+pub mod hypfs;
 pub mod layout;
 pub mod mca;
 pub mod memory;

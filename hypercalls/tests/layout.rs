@@ -48,6 +48,7 @@ fn all_records() -> Vec<RecordRow> {
             GnttabSetupTable, GnttabTransfer, GnttabCopyPtr, GnttabCopy, GnttabQuerySize,
             GnttabUnmapAndReplace, GnttabSetVersion, GnttabGetStatusFrames, GnttabGetVersion,
             GnttabSwapGrantRef;
+        hypfs: HypfsDirentry;
         mca: McaOp, McFetch, McPhysCpuInfo, McMsrInject, McMceInject, McInjectV2, McMsr,
             McLogicalCpu, McCommon, McGlobal, McBank, McInfo;
         memory: MemoryReservation, MemoryExchange, MemoryDomain, MachphysMfnList, MachphysMapping,
@@ -94,6 +95,7 @@ fn all_codes() -> Vec<(&'static str, i128)> {
         errno: Errno;
         event: Constants, EvtchnOp, EvtchnStat, Virq;
         grant: Constants, GnttabOp, GrantStatus;
+        hypfs: Constants, HypfsOp, HypfsType;
         mca: Constants, McaCmd, McKind;
         memory: Constants, MemoryOp, ResourceType, E820Type;
         mmu: Constants, MmuUpdateKind, MmuextCmd;
@@ -153,6 +155,7 @@ const PROLOGUE: &str = "\
 #undef __XEN__
 #include <xen/event_channel.h>
 #include <xen/grant_table.h>
+#include <xen/hypfs.h>
 #include <xen/io/console.h>
 #include <xen/memory.h>
 #include <xen/nmi.h>

@@ -23,12 +23,13 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use alloc::boxed::Box;
 use arch::cpu::{self, Work};
 use arrayvec::ArrayString;
+use boot::options::Level;
 use hypercalls::Virq;
 use log::{LevelFilter, Metadata, Record};
 use spin::mutex::{Mutex, MutexGuard};
 
 use self::limit::{Limiter, domain_of};
-pub use self::receive::{give_input, input_to, read_input, set_switch};
+pub use self::receive::{give_input, input_to, read_input, set_switch, switch_letter};
 pub use self::switch::Receiver;
 use crate::log_ring::LogRing;
 use crate::{events, keys, snapshot};
@@ -191,6 +192,17 @@ fn emit(output: Option<&mut Output>, text: &str) {
 fn announce_news() {
     if !NEWS.swap(true, Relaxed) && cpu::started() {
         cpu::raise_here(Work::CONSOLE);
+    }
+}
+
+/// Returns up to which of our levels an option's level lets messages appear.
+pub const fn filter(level: Level) -> LevelFilter {
+    match level {
+        Level::None => LevelFilter::Off,
+        Level::Error => LevelFilter::Error,
+        Level::Warning => LevelFilter::Warn,
+        Level::Info => LevelFilter::Info,
+        Level::Debug => LevelFilter::Debug,
     }
 }
 

@@ -196,7 +196,7 @@ pub fn dom0(from: Dom0<'_>) -> Result<Arc<Domain>, Failure> {
         max_pages: from.max_pages.max(from.pages),
         max_port: u32::MAX,
         io: from.io,
-        grants: crate::grants::Limits::DEFAULT,
+        grants: crate::grants::Limits::most(),
         tools: Tools::default(),
     };
     let domain = create::domain(config).map_err(Failure::Create)?;

@@ -26,6 +26,8 @@ pub use copy::{Lease, Refused};
 pub use map::{Loan, Pin};
 pub use maptrack::{Mapping, Maptrack};
 
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use hypercalls::{DomId, Errno, Mfn, Result};
 use mm::{Lock, RwLock};
 
@@ -43,9 +45,36 @@ pub struct Limits {
     pub version: u32,
 }
 
+/// What `gnttab_max_frames` and `gnttab_max_maptrack_frames` say.
+static MOST: [AtomicU32; 2] = [AtomicU32::new(Limits::DEFAULT.frames), AtomicU32::new(Limits::DEFAULT.maptrack_frames)];
+
 impl Limits {
-    /// What the tools get when they do not ask, and the most that they may ask for.
+    /// What there is unless the administrator says otherwise.
     pub const DEFAULT: Self = Self { frames: 64, maptrack_frames: 1024, version: 2 };
+    /// The most that can be set: growing to it is one step.
+    const HIGHEST: Self = Self { frames: 4096, maptrack_frames: 65536, version: 2 };
+
+    /// Returns what a domain gets when its tools do not ask, and the most that they may ask for.
+    pub fn most() -> Self {
+        let [frames, maptrack_frames] = MOST.each_ref().map(|most| most.load(Relaxed));
+        Self { frames, maptrack_frames, ..Self::DEFAULT }
+    }
+
+    /// Sets it, for domains that are made from now on.
+    ///
+    /// # Errors
+    /// `ERANGE` beyond what can be; `EINVAL` for tables of no frame.
+    pub fn set_most(self) -> Result<()> {
+        if self.frames > Self::HIGHEST.frames || self.maptrack_frames > Self::HIGHEST.maptrack_frames {
+            return Err(Errno::ERANGE);
+        }
+        if self.frames == 0 {
+            return Err(Errno::EINVAL);
+        }
+        MOST[0].store(self.frames, Relaxed);
+        MOST[1].store(self.maptrack_frames, Relaxed);
+        Ok(())
+    }
 }
 
 /// A domain's grants and its mappings of others'.

@@ -31,6 +31,7 @@ pub mod grants;
 pub mod guest;
 pub mod host;
 pub mod hypercall_page;
+pub mod hypfs;
 pub mod initialise;
 #[cfg(target_os = "none")]
 pub mod interrupts;

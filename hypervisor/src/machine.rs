@@ -90,6 +90,7 @@ extern "C" fn on_own_tables() -> ! {
     memory::start_allocators();
     HEAP.announce();
     devices::complete_console(command_line_options());
+    devices::limit_grants(command_line_options());
     keys::HEAP_USAGE.call_once(|| || HEAP.usage());
     let info = INFO.lock();
     if command_line_options().console.vga {

@@ -76,8 +76,6 @@ pub(super) const KNOWN: &[&str] = &[
     "gdb",
     "global-pages",
     "gnttab",
-    "gnttab_max_frames",
-    "gnttab_max_maptrack_frames",
     "hap",
     "hap_1gb",
     "hap_2mb",

@@ -241,6 +241,15 @@ fn protection_of_absent_entries() {
 }
 
 #[test]
+fn sizes_of_grant_tables() {
+    let of = |line| (good(line).gnttab_max_frames, good(line).gnttab_max_maptrack_frames);
+    assert_eq!(of(""), (None, None));
+    assert_eq!(of("gnttab_max_frames=128"), (Some(128), None));
+    assert_eq!(of("gnttab_max_maptrack_frames=0x800"), (None, Some(2048)));
+    is_malformed("gnttab_max_frames=many");
+}
+
+#[test]
 fn complaints_read_well() {
     assert_eq!(bad("frobnicate=1"), Problem::Unknown);
     assert_eq!(bad("no-such"), Problem::Unknown);

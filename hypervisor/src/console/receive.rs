@@ -20,6 +20,11 @@ pub fn set_switch(letter: Option<u8>) {
     SWITCH.lock().key = letter.map_or(0, |letter| letter & 0x1f);
 }
 
+/// Returns that letter, in lower case.
+pub fn switch_letter() -> Option<u8> {
+    Some(SWITCH.lock().key).filter(|key| *key != 0).map(|key| key | 0x60)
+}
+
 /// Returns who gets what is typed.
 pub fn input_to() -> Receiver {
     SWITCH.lock().receiver

@@ -8,8 +8,9 @@ use arch::platform::serial::{self, Params};
 use arch::platform::{acpi, apic, clock, ioapic, machine, pic, rtc, timer};
 use boot::BootInfo;
 use boot::memory_map::{MemRegion, RegionKind};
-use boot::options::{self, Baud, Com1, Level, Options};
+use boot::options::{self, Baud, Com1, Options};
 use hypercalls::Errno;
+use hypervisor::grants::Limits;
 use hypervisor::pci::ecam;
 use hypervisor::{console, host, irq, nmi, time};
 
@@ -42,20 +43,10 @@ fn params(com1: &Com1) -> Params {
     }
 }
 
-const fn filter(level: Level) -> log::LevelFilter {
-    match level {
-        Level::None => log::LevelFilter::Off,
-        Level::Error => log::LevelFilter::Error,
-        Level::Warning => log::LevelFilter::Warn,
-        Level::Info => log::LevelFilter::Info,
-        Level::Debug => log::LevelFilter::Debug,
-    }
-}
-
 /// Sets the console up as the options say.
 pub(super) fn configured_console(options: &Options) {
     // The number of messages that guests cause is limited whatever their level; our own are few.
-    console::init(filter(options.loglvl.limited), filter(options.guest_loglvl.limited));
+    console::init(console::filter(options.loglvl.limited), console::filter(options.guest_loglvl.limited));
     if !options.console.com1 {
         return serial::close();
     }
@@ -69,6 +60,19 @@ pub(super) fn configured_console(options: &Options) {
 pub(super) fn complete_console(options: &Options) {
     console::keep(usize::try_from(options.conring_size).unwrap_or(usize::MAX), options.console_to_ring);
     console::set_switch(options.conswitch.letter);
+}
+
+/// Sets how large domains' grant tables may become.
+pub(super) fn limit_grants(options: &Options) {
+    let usual = Limits::most();
+    let wanted = Limits {
+        frames: options.gnttab_max_frames.unwrap_or(usual.frames),
+        maptrack_frames: options.gnttab_max_maptrack_frames.unwrap_or(usual.maptrack_frames),
+        ..usual
+    };
+    if wanted.set_most().is_err() {
+        log::error!("gnttab_max_frames, gnttab_max_maptrack_frames: out of range; they are {usual:?}");
+    }
 }
 
 /// Finds out what the machine has, and starts interrupt controller and clock of the boot CPU.

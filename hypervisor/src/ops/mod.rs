@@ -6,6 +6,7 @@ pub mod console_io;
 pub mod domctl;
 pub mod event_channel;
 pub mod grant_table;
+pub mod hypfs;
 pub mod mca;
 pub mod memory;
 pub mod mmu;
@@ -91,6 +92,7 @@ pub static TABLE: [Option<Hypercall>; HypercallNr::COUNT] = {
     t[35] = family!("sysctl", sysctl::sysctl, &sysctl::OPS);
     t[36] = family!("domctl", domctl::domctl, &domctl::OPS);
     t[40] = family!("xenpmu_op", pmu::xenpmu_op, &pmu::OPS);
+    t[42] = family!("hypfs_op", hypfs::hypfs_op, &hypfs::OPS);
     t[48] = family!("mca", mca::mca, &mca::OPS);
     t
 };

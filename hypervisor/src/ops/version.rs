@@ -16,15 +16,20 @@ use crate::guest;
 use crate::vcpu::Vcpu;
 
 /// The version of Xen whose interface this is.
-const VERSION: i64 = 4 << 16 | 17;
-const EXTRAVERSION: &str = ".xenith";
+pub const MAJOR: u32 = 4;
+/// Its second number.
+pub const MINOR: u32 = 17;
+const VERSION: i64 = (MAJOR << 16 | MINOR) as i64;
+/// What stands behind the version's numbers.
+pub const EXTRAVERSION: &str = ".xenith";
 const CAPABILITIES: &str = "xen-3.0-x86_64 ";
 /// The revision that this was built from; the build says it.
 pub const COMMIT: &str = match option_env!("XENITH_COMMIT") {
     Some(commit) => commit,
     None => "unknown",
 };
-const COMPILER: &str = match option_env!("XENITH_RUSTC") {
+/// What compiled it.
+pub const COMPILER: &str = match option_env!("XENITH_RUSTC") {
     Some(compiler) => compiler,
     None => "rustc",
 };

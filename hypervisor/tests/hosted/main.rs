@@ -8,6 +8,7 @@ mod death;
 mod ends;
 mod grants;
 mod heap;
+mod hypfs;
 mod interrupts;
 mod life;
 mod machine_checks;

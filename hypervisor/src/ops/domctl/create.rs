@@ -97,7 +97,7 @@ fn config(id: DomId, wanted: &CreateDomain) -> Result<Config> {
 
 /// Checks how far grants may grow; a negative number asks for what is usual.
 fn limits(wanted: &CreateDomain) -> Result<Limits> {
-    let most = Limits::DEFAULT;
+    let most = Limits::most();
     let or_usual = |count: i32, usual: u32| u32::try_from(count).unwrap_or(usual);
     let limits = Limits {
         frames: or_usual(wanted.max_grant_frames, most.frames),
