@@ -12,6 +12,7 @@ mod cpio;
 mod debian;
 mod devices;
 mod disk;
+mod drift;
 mod fuzz;
 mod gdb;
 mod guests;

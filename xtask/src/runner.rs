@@ -3,6 +3,7 @@
 
 use crate::devices::{self, FIRST_NETWORK, TestDisks, Writes};
 use crate::disk::Disk;
+use crate::drift;
 use crate::guests::Report;
 use crate::iso::{self, HAND_OVER, HV_CONSOLE, Module, Payload};
 use crate::kernels;
@@ -129,6 +130,9 @@ fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verd
     if failure.is_none() {
         failure = disks.verify().err().map(|error| format!("{error:#}"));
     }
+    if let (None, Some(most)) = (&failure, scenario.drift_ppm) {
+        failure = check_clock(&watch.console, most);
+    }
     fs::remove_file(&iso_path)?;
     let report = Report::parse(watch.console.text());
     Ok((failure, report.passed, marks(&watch.console)))
@@ -187,6 +191,33 @@ fn garbage() -> Vec<u8> {
         state.to_be_bytes()[0]
     });
     bytes.collect()
+}
+
+/// The lines in which the machine says what time it is, and when they came.
+fn clock_lines(console: &Console) -> Vec<(Duration, f64)> {
+    let mut offset = 0;
+    let mut found = Vec::new();
+    for line in console.text().split_inclusive('\n') {
+        if let Some(told) = line.strip_prefix("clock ").and_then(|told| told.trim().parse().ok()) {
+            found.push((console.time_of(offset).wall, told));
+        }
+        offset += line.len();
+    }
+    found
+}
+
+/// Compares the machine's clock with this computer's.
+fn check_clock(console: &Console, most: u32) -> Option<String> {
+    match drift::ppm(&clock_lines(console)) {
+        None => Some("it told the time too seldom".to_owned()),
+        Some(ppm) if ppm.abs() > f64::from(most) => {
+            Some(format!("its clock is slow by {ppm:.0} ppm; {most} are allowed"))
+        }
+        Some(ppm) => {
+            println!("      its clock is slow by {ppm:.0} ppm");
+            None
+        }
+    }
 }
 
 /// The times of the marks since the hand-over.

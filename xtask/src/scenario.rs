@@ -92,6 +92,7 @@ struct Settings {
     expect: Option<Vec<String>>,
     forbid: Option<Vec<String>>,
     end: Option<End>,
+    drift_ppm: Option<u32>,
     timeout: Option<u64>,
     long: Option<bool>,
     #[serde(default)]
@@ -134,6 +135,8 @@ pub(crate) struct Scenario {
     pub(crate) forbid: Vec<String>,
     /// How it ends.
     pub(crate) end: End,
+    /// The most millionths by which its clock may depart from this computer's, by the lines `clock SECONDS`.
+    pub(crate) drift_ppm: Option<u32>,
     /// Seconds until it counts as hung.
     pub(crate) timeout: u64,
     /// It takes minutes: it runs when it is named, or when all are asked for.
@@ -171,6 +174,7 @@ impl Settings {
             expect: self.expect.or_else(|| base.expect.clone()),
             forbid: self.forbid.or_else(|| base.forbid.clone()),
             end: self.end.or(base.end),
+            drift_ppm: self.drift_ppm.or(base.drift_ppm),
             timeout: self.timeout.or(base.timeout),
             long: self.long.or(base.long),
             variants: Vec::new(),
@@ -206,6 +210,7 @@ impl Settings {
             expect: self.expect.unwrap_or_default(),
             forbid: self.forbid.unwrap_or_else(forbidden),
             end: self.end.unwrap_or_default(),
+            drift_ppm: self.drift_ppm,
             timeout: self.timeout.unwrap_or(TIMEOUT),
             long: self.long.unwrap_or(false),
             passed: 0,
