@@ -14,7 +14,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Builds the hypervisor.
+/// Builds the hypervisor into target/xenith.
 ///
 /// Leaves the multiboot2 ELF as target/xenith/xenith, the same compressed as xenith.gz, and with symbols as
 /// xenith-syms.

@@ -18,7 +18,7 @@ use std::process::{Command, ExitCode};
 /// What GRUB prints last before it hands over; boot times count from here, and a second one means a reset.
 pub(crate) const HAND_OVER: &str = "Starting the machine";
 
-/// Makes a bootable ISO of hypervisor, kernel and initramfs.
+/// Makes a bootable ISO (BIOS and UEFI) of hypervisor, kernel and initramfs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where to write it [default: target/xenith/xenith.iso]
@@ -44,10 +44,10 @@ pub(crate) struct PayloadArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "dom0")]
     pub(crate) initrd: Option<PathBuf>,
     /// Text to append to the kernel's command line
-    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     pub(crate) cmdline: String,
     /// Text to append to the hypervisor's command line
-    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     pub(crate) hv_cmdline: String,
     /// Another hypervisor image, or "debian" for the C hypervisor of Debian 12
     #[arg(long, value_name = "FILE")]

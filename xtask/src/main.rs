@@ -51,29 +51,19 @@ struct Cli {
     command: Command,
 }
 
+/// Each is introduced by its arguments' text, whose first line stands in the list.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Installs the Debian packages that are missing
     Setup(setup::Args),
-    /// Builds the hypervisor into target/xenith
     Build(build::Args),
-    /// Makes a bootable ISO (BIOS and UEFI) of hypervisor, kernel and initramfs
     Iso(iso::Args),
-    /// Boots the distribution's kernel on the hypervisor under QEMU
     Run(run::Args),
-    /// Runs the tests; ends with "N passed, N failed, N skipped"
     Test(test::Args),
-    /// Counts instructions of hot paths, beside the C hypervisor's
     Bench(bench::Args),
-    /// Runs mixed load for a long time
     Soak(soak::Args),
-    /// Runs the fuzz targets of tests/fuzz
     Fuzz(fuzz::Args),
-    /// Boots under QEMU halted at the first instruction, with gdb attached
     Gdb(gdb::Args),
-    /// Adds names of functions to a report of the hypervisor's failure
     Backtrace(symbols::Args),
-    /// Writes the table of implemented hypercalls to docs/abi.md
     Abi(abi::Args),
 }
 
@@ -101,5 +91,33 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Gdb(args) => gdb::main(&project, &args),
         Command::Backtrace(args) => symbols::main(&project, &args),
         Command::Abi(args) => abi::main(&project, &args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_tells_what_the_source_says() {
+        let mut cli = Cli::command();
+        for (name, told) in [
+            ("build", "xenith-syms"),
+            ("fuzz", "tests/fuzz/artifacts"),
+            ("gdb", "hbreak"),
+            ("run", "Ctrl-A X"),
+            ("setup", "does nothing"),
+            ("test", "target/xenith/logs"),
+        ] {
+            let help = cli.find_subcommand_mut(name).expect("it exists").render_long_help().to_string();
+            let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(help.contains(told), "{name} --help does not tell of {told}:\n{help}");
+        }
     }
 }
