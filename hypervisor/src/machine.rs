@@ -54,9 +54,9 @@ fn read_options(info: &BootInfo) {
     crash::NO_REBOOT.store(parsed.noreboot, core::sync::atomic::Ordering::Relaxed);
     for complaint in &complaints.list {
         if complaint.is_error() {
-            log::error!("option {complaint}");
+            log::error!("{complaint}");
         } else {
-            log::warn!("option {complaint}");
+            log::warn!("{complaint}");
         }
     }
     for warning in &info.warnings {

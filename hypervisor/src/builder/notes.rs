@@ -168,17 +168,21 @@ fn next<'a>(rest: &mut &'a [u8], align: usize) -> Result<Option<Note<'a>>, NoteE
         return if rest.iter().all(|byte| *byte == 0) { Ok(None) } else { Err(NoteError::Damaged) };
     };
     let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let owner = part(&mut body, word(0), align)?;
-    let value = part(&mut body, word(4), align)?;
+    let mut at = header.len();
+    let owner = part(&mut body, &mut at, word(0), align)?;
+    let value = part(&mut body, &mut at, word(4), align)?;
     *rest = body;
     Ok(Some(Note { owner, kind: word(8), value }))
 }
 
-/// Takes `len` bytes and the padding behind them, which may be missing at the very end.
-fn part<'a>(body: &mut &'a [u8], len: u32, align: usize) -> Result<&'a [u8], NoteError> {
+/// Takes `len` bytes, which lie `at` bytes behind the note's start, and the padding up to the next place that is aligned from
+/// there; it may be missing at the very end.
+fn part<'a>(body: &mut &'a [u8], at: &mut usize, len: u32, align: usize) -> Result<&'a [u8], NoteError> {
     let len = usize::try_from(len).map_err(|_| NoteError::Damaged)?;
     let taken = body.get(..len).ok_or(NoteError::Damaged)?;
-    *body = body.get(len.next_multiple_of(align)..).unwrap_or_default();
+    let end = (*at + len).next_multiple_of(align);
+    *body = body.get(end - *at..).unwrap_or_default();
+    *at = end;
     Ok(taken)
 }
 

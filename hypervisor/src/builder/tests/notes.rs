@@ -52,6 +52,17 @@ fn absent_notes_have_defaults() {
     assert_eq!(minimal.supported_features, None);
 }
 
+/// What the linker writes into every program: a segment of its own, aligned to 8 from the note's start.
+#[test]
+fn notes_of_other_owners_and_alignment_are_passed_over() {
+    let property = [4u32, 16, 5, u32::from_le_bytes(*b"GNU\0"), 0xc000_8002, 4, 1, 0].map(u32::to_le_bytes).concat();
+    let property = NoteSegment::new([property.clone(), property].concat(), 8);
+    let read = |segments: &[NoteSegment]| XenNotes::read(segments, IMAGE, 0x100_0000);
+    assert_eq!(read(core::slice::from_ref(&property)), Err(NoteError::Missing));
+    let notes = read(&[property, NoteSegment::new(linux_notes().concat(), 4)]).expect("good");
+    assert_eq!(notes.entry, 0xffff_ffff_8100_0010);
+}
+
 #[test]
 fn hypercall_pages_and_offsets() {
     let page = number(2, 0xffff_ffff_8100_1000).expect("good");
