@@ -9,12 +9,12 @@ use crate::iso::{self, HAND_OVER, HV_CONSOLE, Module, Payload};
 use crate::kernels;
 use crate::machine::Serial;
 use crate::monitor::Monitor;
+use crate::process::Scratch;
 use crate::project::{self, Project};
 use crate::scenario::{Boot, End, Scenario};
 use crate::serial::{Console, Event, Moment};
 use crate::symbols::Filter;
 use anyhow::Result;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -104,7 +104,8 @@ type Verdict = (Option<String>, usize, Vec<(&'static str, Moment)>);
 fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verdict> {
     let name = scenario.file_stem();
     let logs = project.logs()?;
-    let iso_path = logs.join(format!("{name}.iso"));
+    let scratch = Scratch::new(logs.join(format!("{name}.files")))?;
+    let iso_path = scratch.path().join("boot.iso");
     iso::make(&payload(project, files, scenario)?, &iso_path)?;
     let mut machine = scenario.machine.clone();
     machine.cpu.get_or_insert_with(|| files.cpu.clone());
@@ -116,7 +117,7 @@ fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verd
     for bus in &scenario.disks {
         bus.check(&machine.machine)?;
     }
-    let disks = TestDisks::attach(&mut command, &logs.join(&name), &scenario.disks)?;
+    let disks = TestDisks::attach(&mut command, &scratch.path().join("disk"), &scenario.disks)?;
     for (index, card) in scenario.nets.iter().enumerate() {
         devices::attach_card(&mut command, *card, FIRST_NETWORK + index);
     }
@@ -133,7 +134,6 @@ fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verd
     if let (None, Some(most)) = (&failure, scenario.drift_ppm) {
         failure = check_clock(&watch.console, most);
     }
-    fs::remove_file(&iso_path)?;
     let report = Report::parse(watch.console.text());
     Ok((failure, report.passed, marks(&watch.console)))
 }

@@ -12,12 +12,13 @@ use crate::initramfs;
 use crate::iso::{self, Module, Payload};
 use crate::machine::{MachineArgs, Serial};
 use crate::peer;
+use crate::process::Scratch;
 use crate::project::Project;
 use crate::serial::{Console, Event};
 use crate::symbols::Filter;
 use anyhow::{Result, bail, ensure};
 use std::fmt::Write;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -109,7 +110,8 @@ fn best(column: &mut Vec<Row>, round: Vec<Row>) {
 fn measure(project: &Project, args: &Args, setting: &Setting, subject: &Subject, clock: Clock) -> Result<Column> {
     println!("measuring on {} ({clock:?})", subject.name);
     let stem = project.logs()?.join(format!("bench-linux-{}-{clock:?}", subject.stem).to_lowercase());
-    let (iso_path, log) = (stem.with_extension("iso"), stem.with_extension("log"));
+    let scratch = Scratch::new(stem.with_extension("files"))?;
+    let (iso_path, log) = (scratch.path().join("boot.iso"), stem.with_extension("log"));
     iso::make(&payload(setting, subject, clock), &iso_path)?;
     let machine = MachineArgs {
         smp: 1,
@@ -120,14 +122,12 @@ fn measure(project: &Project, args: &Args, setting: &Setting, subject: &Subject,
         accel: "tcg".to_owned(),
     };
     let mut command = machine.command(&iso_path, Serial::Pipes)?;
-    let mut images = Vec::new();
     let mut counts = None;
     if clock == Clock::Wall {
         for (name, bus) in [("virtio", Bus::Virtio), ("nvme", Bus::Nvme)] {
-            let image = stem.with_extension(name);
+            let image = scratch.path().join(name);
             File::create(&image)?.set_len(DISK)?;
             devices::attach_disk(&mut command, name, &image, bus, Writes::Raw);
-            images.push(image);
         }
         devices::attach_card(&mut command, Card::Virtio, FIRST_NETWORK);
     } else {
@@ -150,7 +150,6 @@ fn measure(project: &Project, args: &Args, setting: &Setting, subject: &Subject,
         }
     }
     ensure!(complete(console.text()), "the benchmark failed on {}; see {}", subject.name, log.display());
-    images.iter().chain([&iso_path]).try_for_each(fs::remove_file)?;
     let own = counts.map_or(Ok(Vec::new()), |counts| split::own(&counts, console.text()))?;
     Ok(Column { rows: rows(console.text()), own })
 }

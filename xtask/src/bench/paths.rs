@@ -8,6 +8,7 @@ use super::{Args, Row, Subject, figure, names, rows, shown};
 use crate::guests;
 use crate::iso::{self, HV_CONSOLE, Module, Payload};
 use crate::machine::{MachineArgs, Serial};
+use crate::process::Scratch;
 use crate::project::Project;
 use crate::serial::{Console, Event};
 use crate::symbols::Filter;
@@ -39,7 +40,8 @@ pub(super) fn table(project: &Project, args: &Args) -> Result<String> {
 fn measure(project: &Project, args: &Args, subject: &Subject, cpu: &str, guest: &Path) -> Result<Vec<Row>> {
     println!("counting on {}", subject.name);
     let logs = project.logs()?;
-    let iso_path = logs.join(format!("bench-{}.iso", subject.stem));
+    let scratch = Scratch::new(logs.join(format!("bench-{}.files", subject.stem)))?;
+    let iso_path = scratch.path().join("boot.iso");
     let kernel = Module { name: "vmlinuz", file: guest.to_path_buf(), cmdline: Some(String::new()) };
     let hypervisor = subject.hypervisor.clone();
     let names = Filter::new(&hypervisor.clone().unwrap_or_default());
