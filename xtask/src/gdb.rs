@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Boots under QEMU halted at the first instruction, with gdb attached.
 ///
-/// Set breakpoints with hbreak and type "continue". The serial line goes to target/xenith/logs/gdb.log. Leaving gdb
-/// ends the machine.
+/// Set breakpoints with hbreak, as in "hbreak timers.rs:reprogram" or "hbreak timers.rs:90", and type "continue". The
+/// serial line goes to target/xenith/logs/gdb.log. Leaving gdb ends the machine.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
