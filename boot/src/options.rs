@@ -6,11 +6,15 @@
 
 mod com1;
 mod dom0;
+mod l1tf;
 mod names;
 mod parse;
+mod time;
 
 pub use com1::{Baud, Com1, Parity};
 pub use dom0::{Dom0Mem, Dom0Vcpus, MemSize};
+pub use l1tf::PvL1tf;
+pub use time::ClockSource;
 
 use arrayvec::ArrayVec;
 use core::fmt;
@@ -77,6 +81,8 @@ impl Conswitch {
 /// All options, with the C hypervisor's defaults; but what the machine is and how dom0 is built is told unasked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// What the TSC is measured by; `None`: the first that runs.
+    pub clocksource: Option<ClockSource>,
     /// The first serial port.
     pub com1: Com1,
     /// Where messages go.
@@ -129,15 +135,6 @@ pub enum Nmi {
     Fatal,
 }
 
-/// For which domains `pv-l1tf` is on; `None`: as the CPU needs it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PvL1tf {
-    /// dom0.
-    pub dom0: Option<bool>,
-    /// All others.
-    pub domu: Option<bool>,
-}
-
 /// A failure on purpose before dom0 is built, so that tests can look at the report and at the machine's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -150,6 +147,7 @@ pub enum Failure {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            clocksource: None,
             com1: Com1::default(),
             console: Consoles { com1: true, vga: true },
             conswitch: Conswitch { letter: Some(b'a'), to_dom0: true },
@@ -272,6 +270,7 @@ const FRAMES: &str = "a number of frames";
 const LEVELS: &str = "LEVEL[/RATE-LIMITED LEVEL] of none, error, warning, info, debug, all";
 
 const SPECS: &[Spec] = &[
+    value("clocksource", time::CLOCK_ACCEPTED, |o, v| time::parse_clock(v).map(|c| o.clocksource = Some(c))),
     value("com1", com1::ACCEPTED, |o, v| com1::parse(v).map(|c| o.com1 = c)),
     value("console", "a list of com1, vga; or none", |o, v| consoles(v).map(|c| o.console = c)),
     boolean("console_to_ring", |o| &mut o.console_to_ring),
@@ -294,9 +293,7 @@ const SPECS: &[Spec] = &[
     value("guest_loglvl", LEVELS, |o, v| levels(v).map(|l| o.guest_loglvl = l)),
     value("maxcpus", "a number of CPUs", |o, v| whole(v).map(|n| o.maxcpus = Some(n))),
     value("nmi", "one of ignore, dom0, fatal", |o, v| nmi(v).map(|n| o.nmi = n)),
-    value("pv-l1tf", "a boolean, or a list of [no-]dom0, dom0=BOOLEAN, [no-]domu, domu=BOOLEAN", |o, v| {
-        pv_l1tf(o.pv_l1tf, v).map(|p| o.pv_l1tf = p)
-    }),
+    value("pv-l1tf", l1tf::ACCEPTED, |o, v| l1tf::parse(o.pv_l1tf, v).map(|p| o.pv_l1tf = p)),
     boolean("noreboot", |o| &mut o.noreboot),
     boolean("nosmp", |o| &mut o.nosmp),
     boolean("sync_console", |o| &mut o.sync_console),
@@ -379,30 +376,6 @@ fn failure(name: &str) -> Result<Failure, Refusal> {
         "trap-at-boot" => Ok(Failure::Trap),
         _ => Err(Refusal::Malformed),
     }
-}
-
-/// Later words count over earlier ones; a bare boolean is for both.
-fn pv_l1tf(mut chosen: PvL1tf, value: &str) -> Result<PvL1tf, Refusal> {
-    for word in value.split(',') {
-        if word.is_empty() != value.is_empty() {
-            return Err(Refusal::Malformed);
-        }
-        if let Ok(on) = parse::boolean(word) {
-            chosen = PvL1tf { dom0: Some(on), domu: Some(on) };
-            continue;
-        }
-        let (name, on) = match (word.strip_prefix("no-"), word.split_once('=')) {
-            (Some(name), _) => (name, false),
-            (None, Some((name, value))) => (name, parse::boolean(value)?),
-            (None, None) => (word, true),
-        };
-        match name {
-            "dom0" => chosen.dom0 = Some(on),
-            "domu" => chosen.domu = Some(on),
-            _ => return Err(Refusal::Malformed),
-        }
-    }
-    Ok(chosen)
 }
 
 fn efi(value: &str) -> Result<bool, Refusal> {

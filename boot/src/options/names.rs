@@ -23,7 +23,6 @@ pub(super) const KNOWN: &[&str] = &[
     "bootscrub",
     "bootscrub_chunk",
     "cet",
-    "clocksource",
     "com2",
     "console_timestamps",
     "core_parking",

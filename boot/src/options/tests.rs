@@ -52,6 +52,22 @@ fn nmis() {
 }
 
 #[test]
+fn clock_sources() {
+    assert_eq!(good("").clocksource, None);
+    for (line, source) in [
+        ("clocksource=acpi", ClockSource::Acpi),
+        ("clocksource=hpet", ClockSource::Hpet),
+        ("clocksource=tsc clocksource=pit", ClockSource::Pit),
+        ("clocksource=tsc", ClockSource::Tsc),
+    ] {
+        assert_eq!(good(line).clocksource, Some(source), "{line}");
+    }
+    for line in ["clocksource", "clocksource=", "clocksource=sundial", "clocksource=hpet,pit", "no-clocksource"] {
+        is_malformed(line);
+    }
+}
+
+#[test]
 fn efi_services() {
     for line in ["", "efi=rs", "efi=no-rs,rs", "efi=rs=yes"] {
         assert!(good(line).efi_services, "{line}");

@@ -8,7 +8,7 @@ use arch::platform::serial::{self, Params};
 use arch::platform::{acpi, apic, clock, ioapic, machine, pic, rtc, timer};
 use boot::BootInfo;
 use boot::memory_map::{MemRegion, RegionKind};
-use boot::options::{self, Baud, Com1, Options};
+use boot::options::{self, Baud, ClockSource, Com1, Options};
 use hypercalls::Errno;
 use hypervisor::grants::Limits;
 use hypervisor::pci::ecam;
@@ -96,7 +96,20 @@ pub(super) fn discover(info: &BootInfo) -> Platform {
     // SAFETY: as for the local APIC.
     let lines = unsafe { ioapic::init(&platform.ioapics, memory::map) };
     log::info!("{} I/O APICs, {lines} interrupt lines", platform.ioapics.len());
-    match clock::calibrate(&platform, memory::map) {
+    start_clock(&platform);
+    let _ = host::msrs();
+    platform
+}
+
+/// Starts time.
+fn start_clock(platform: &Platform) {
+    let wanted = super::command_line_options().clocksource.map(|source| match source {
+        ClockSource::Acpi => clock::Source::Pm,
+        ClockSource::Hpet => clock::Source::Hpet,
+        ClockSource::Pit => clock::Source::Pit,
+        ClockSource::Tsc => clock::Source::Tsc,
+    });
+    match clock::calibrate(platform, memory::map, wanted) {
         Ok(found) => {
             clock::start(&found);
             log::info!("clock: {found}");
@@ -110,8 +123,6 @@ pub(super) fn discover(info: &BootInfo) -> Platform {
         Some(seconds) => time::set_wall_clock(seconds * 1_000_000_000, arch::time::now()),
         None => log::warn!("the real-time clock cannot be read: time starts in 1970"),
     }
-    let _ = host::msrs();
-    platform
 }
 
 /// Lets the machine's NMIs come, now that there is somebody who can be told.

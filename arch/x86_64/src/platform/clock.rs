@@ -12,6 +12,7 @@ use arrayvec::ArrayVec;
 
 use super::acpi::Platform;
 use super::reference::Reference;
+pub use super::reference::Source;
 use super::{Map, apic};
 use crate::features::cpuid;
 
@@ -84,6 +85,16 @@ pub struct Calibration {
     pub error_ppm: u64,
     /// By what.
     pub by: &'static str,
+}
+
+impl Calibration {
+    /// The TSC is not measured by itself: it has the frequency that was told, and a crystal's error.
+    fn corrected(self, reference: Reference) -> Self {
+        match reference {
+            Reference::Tsc { hz } => Self { tsc_hz: hz, error_ppm: 1000, ..self },
+            _ => self,
+        }
+    }
 }
 
 impl fmt::Display for Calibration {
@@ -168,8 +179,8 @@ fn evaluate(stamps: &[Stamp], hz: u64, by: &'static str) -> Option<Calibration> 
     best.filter(|c| c.tsc_hz >= 1_000_000)
 }
 
-/// What CPUID says of the TSC's frequency, for machines without any timer.
-fn by_cpuid() -> Option<u64> {
+/// What CPUID says of the TSC's frequency.
+pub(super) fn by_cpuid() -> Option<u64> {
     if cpuid(0, 0)[0] < 0x15 {
         return None;
     }
@@ -178,22 +189,25 @@ fn by_cpuid() -> Option<u64> {
     (hz >= 1_000_000).then_some(hz)
 }
 
-/// Measures the TSC and the local APIC timer by the first reference that runs; takes 50 ms. This CPU's
+/// Measures the TSC and the local APIC timer by `wanted`, or else by the first reference that runs; takes 50 ms. This CPU's
 /// local APIC must be on if its timer is to be measured too.
-pub fn calibrate(platform: &Platform, map: Map) -> Result<Calibration, NoReference> {
-    let references: [&dyn Fn() -> Option<Reference>; 3] =
-        [&|| Reference::pm(platform), &|| Reference::hpet(platform, map), &|| Some(Reference::pit())];
-    for reference in references.iter().filter_map(|make| make()) {
+pub fn calibrate(platform: &Platform, map: Map, wanted: Option<Source>) -> Result<Calibration, NoReference> {
+    for source in Source::in_order(wanted) {
+        let Some(reference) = source.start(platform, map) else { continue };
         apic::timer_start_silent();
         let stamps = measure(reference);
         apic::timer_set(0);
-        match stamps.map(|s| evaluate(&s, reference.hz(), reference.name())) {
-            Ok(Some(found)) => return Ok(found),
-            _ => log::warn!("the {} does not run", reference.name()),
+        match stamps.map(|s| evaluate(&s, reference.hz(), source.name())) {
+            Ok(Some(found)) => {
+                if let Some(absent) = wanted.filter(|wanted| *wanted != source) {
+                    log::warn!("clocksource: {} does not serve; {} is used instead", absent.name(), source.name());
+                }
+                return Ok(found.corrected(reference));
+            }
+            _ => log::warn!("the {} does not run", source.name()),
         }
     }
-    let tsc_hz = by_cpuid().ok_or(NoReference)?;
-    Ok(Calibration { tsc_hz, lapic_hz: 0, error_ppm: 1000, by: "CPUID" })
+    Err(NoReference)
 }
 
 static MUL: AtomicU32 = AtomicU32::new(0);

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "port I/O and device memory")]
 
 use super::acpi::Platform;
-use super::{Map, port};
+use super::{Map, clock, port};
 
 /// A running counter.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,51 @@ pub(super) enum Reference {
     Hpet { base: usize, hz: u64 },
     /// Channel 2 of the legacy timer, which counts down and is gated by the speaker port.
     Pit,
+    /// The TSC itself, of a frequency that CPUID tells.
+    Tsc { hz: u64 },
+}
+
+/// By what the TSC is to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// ACPI's power-management timer.
+    Pm,
+    /// The HPET.
+    Hpet,
+    /// The legacy timer.
+    Pit,
+    /// Not at all: CPUID tells its frequency.
+    Tsc,
+}
+
+impl Source {
+    /// All of them, the best first.
+    const ALL: [Self; 4] = [Self::Pm, Self::Hpet, Self::Pit, Self::Tsc];
+
+    /// All of them, `wanted` first.
+    pub(super) fn in_order(wanted: Option<Self>) -> impl Iterator<Item = Self> {
+        wanted.into_iter().chain(Self::ALL.into_iter().filter(move |source| Some(*source) != wanted))
+    }
+
+    /// Its name in messages.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Pm => "PM timer",
+            Self::Hpet => "HPET",
+            Self::Pit => "PIT",
+            Self::Tsc => "CPUID",
+        }
+    }
+
+    /// Starts it, if the machine has it.
+    pub(super) fn start(self, platform: &Platform, map: Map) -> Option<Reference> {
+        match self {
+            Self::Pm => Reference::pm(platform),
+            Self::Hpet => Reference::hpet(platform, map),
+            Self::Pit => Some(Reference::pit()),
+            Self::Tsc => clock::by_cpuid().map(|hz| Reference::Tsc { hz }),
+        }
+    }
 }
 
 const HPET_CAPABILITIES: usize = 0;
@@ -30,12 +75,12 @@ unsafe fn read32(address: usize) -> u32 {
 
 impl Reference {
     /// The timer of the ACPI tables.
-    pub(super) fn pm(platform: &Platform) -> Option<Self> {
+    fn pm(platform: &Platform) -> Option<Self> {
         platform.pm_timer.map(|t| Self::Pm { port: t.port, bits: t.bits })
     }
 
     /// The HPET of the ACPI tables, started.
-    pub(super) fn hpet(platform: &Platform, map: Map) -> Option<Self> {
+    fn hpet(platform: &Platform, map: Map) -> Option<Self> {
         let base = map(platform.hpet_base?, 0x400) as usize;
         if base == 0 {
             return None;
@@ -53,7 +98,7 @@ impl Reference {
     }
 
     /// The legacy timer's channel 2, started with the speaker off.
-    pub(super) fn pit() -> Self {
+    fn pit() -> Self {
         // SAFETY: nothing else uses this channel; ports of a machine without it are nobody's.
         unsafe {
             port::write8(0x61, port::read8(0x61) & !2 | 1);
@@ -70,6 +115,7 @@ impl Reference {
             Self::Pm { .. } => 3_579_545,
             Self::Hpet { hz, .. } => hz,
             Self::Pit => 1_193_182,
+            Self::Tsc { hz } => hz,
         }
     }
 
@@ -79,6 +125,7 @@ impl Reference {
             Self::Pm { bits, .. } => (1 << bits) - 1,
             Self::Hpet { .. } => 0xffff_ffff,
             Self::Pit => 0xffff,
+            Self::Tsc { .. } => u64::MAX,
         }
     }
 
@@ -97,14 +144,20 @@ impl Reference {
                 };
                 0u64.wrapping_sub(count) & 0xffff
             }
+            Self::Tsc { .. } => clock::tsc(),
         }
     }
+}
 
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Pm { .. } => "PM timer",
-            Self::Hpet { .. } => "HPET",
-            Self::Pit => "PIT",
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_is_tried_first() {
+        let order = |wanted| Source::in_order(wanted).collect::<Vec<_>>();
+        assert_eq!(order(None), Source::ALL);
+        assert_eq!(order(Some(Source::Pit)), [Source::Pit, Source::Pm, Source::Hpet, Source::Tsc]);
+        assert_eq!(order(Some(Source::Tsc)), [Source::Tsc, Source::Pm, Source::Hpet, Source::Pit]);
     }
 }
