@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The ACPI root pointer: from the loader's copy, or by the legacy scan of low memory. Only valid checksums count.
+//! The loader's copy of the ACPI root pointer. Only one with valid checksums counts; without one, `arch` searches the
+//! places of a BIOS.
 
 use crate::bytes;
 
@@ -69,25 +70,9 @@ impl Rsdp {
     }
 }
 
-/// Looks where BIOSes keep the root pointer: the first KiB of the extended BIOS data area, then 0xe0000–0xfffff.
-///
-/// `low` is the machine's memory from address 0 on, at least its first MiB. Returns the machine address and a copy.
-#[must_use]
-pub fn scan(low: &[u8]) -> Option<(u64, Rsdp)> {
-    let ebda = bytes::array(low, 0x40e).map_or(0, |b| usize::from(u16::from_le_bytes(b)) << 4);
-    let areas = [(ebda, ebda + 1024), (0xe_0000, 0x10_0000)];
-    areas.into_iter().filter(|(start, _)| *start >= 0x400).find_map(|(start, end)| {
-        (start..end).step_by(16).find_map(|at| {
-            let found = Rsdp::from_bytes(low.get(at..)?)?;
-            Some((at as u64, found))
-        })
-    })
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::vec;
 
     /// A valid structure.
     pub(crate) fn sample(revision: u8) -> [u8; V2_LEN] {
@@ -124,17 +109,5 @@ pub(crate) mod tests {
         b[20..24].copy_from_slice(&u32::MAX.to_le_bytes());
         b[32] = b[32].wrapping_sub(0xff_u8.wrapping_mul(4).wrapping_sub(36));
         assert_eq!(Rsdp::from_bytes(&b), None);
-    }
-
-    #[test]
-    fn scan_finds_it_in_either_place() {
-        let mut low = vec![0_u8; 1 << 20];
-        assert_eq!(scan(&low), None);
-        assert_eq!(scan(&[]), None);
-        low[0xf_5a40..0xf_5a40 + 36].copy_from_slice(&sample(2));
-        assert_eq!(scan(&low).unwrap().0, 0xf_5a40);
-        low[0x40e..0x410].copy_from_slice(&0x9fc0_u16.to_le_bytes());
-        low[0x9_fc10..0x9_fc10 + 20].copy_from_slice(&sample(0)[..20]);
-        assert_eq!(scan(&low).unwrap().0, 0x9_fc10);
     }
 }

@@ -276,11 +276,11 @@ fn scan_range<'a>(memory: Memory<'_, 'a>, start: u64, len: usize) -> Option<(u64
     (0..len).step_by(16).find_map(|at| Some((start + at as u64, root_pointer(bytes.get(at..)?)?)))
 }
 
-/// Searches the places of a BIOS: the first KiB of the extended BIOS data, then the BIOS itself.
+/// Searches the places of a BIOS: the first KiB of the extended BIOS data, which end at 640 KiB, then the BIOS itself.
 fn scan(memory: Memory<'_, '_>) -> Option<(u64, Rsdp)> {
     let segment = memory(0x40e, 2).and_then(|b| b.first_chunk().copied()).map_or(0, u16::from_le_bytes);
     let ebda = u64::from(segment) << 4;
-    let in_ebda = (0x8_0000..0xa_0000 - 0x400).contains(&ebda).then(|| scan_range(memory, ebda, 0x400)).flatten();
+    let in_ebda = (0x8_0000..=0xa_0000 - 0x400).contains(&ebda).then(|| scan_range(memory, ebda, 0x400)).flatten();
     in_ebda.or_else(|| scan_range(memory, 0xe_0000, 0x2_0000))
 }
 

@@ -142,6 +142,47 @@ fn loader_copy_and_old_revision() {
     assert_eq!(p.cpus.len(), 4);
 }
 
+/// The areas that a BIOS may leave its root pointer in, and what in them is none.
+#[test]
+fn the_root_pointer_is_where_a_bios_leaves_it() {
+    let pointer = make_rsdp(RSDT as u32, Some(XSDT as u64));
+    let found = |places: &[(usize, &[u8])], ebda: u16| {
+        let mut m = machine();
+        m.put(RSDP, &[0; 64]);
+        m.put(0x40e, &ebda.to_le_bytes());
+        places.iter().for_each(|(at, bytes)| m.put(*at, bytes));
+        m.discover(None).rsdp_maddr
+    };
+    // Both ends of the BIOS's own area, on paragraphs only, and nothing below or within a paragraph.
+    for at in [0xe_0000, 0xe_0010, 0xf_fff0 - 0x20] {
+        assert_eq!(found(&[(at, &pointer)], 0), Some(at as u64), "{at:#x}");
+    }
+    for at in [0xd_fff0, 0xe_0008, 0xf_0001, 0xc_0000] {
+        assert_eq!(found(&[(at, &pointer)], 0), None, "{at:#x}");
+    }
+    // The first KiB of the extended BIOS data, wherever the pointer at 0x40e says that they are; most often it is 0x9fc0.
+    for ebda in [0x8000, 0x9e80, 0x9fc0] {
+        let start = usize::from(ebda) << 4;
+        for at in [start, start + 0x3d0] {
+            assert_eq!(found(&[(at, &pointer)], ebda), Some(at as u64), "{at:#x}");
+            assert_eq!(found(&[(at, &pointer), (0xf_0000, &pointer)], ebda), Some(at as u64), "the first place counts");
+        }
+        assert_eq!(found(&[(start - 16, &pointer)], ebda), None, "in front of it");
+        assert_eq!(found(&[(start, &pointer), (0xf_0000, &pointer)], 0), Some(0xf_0000), "no such area");
+    }
+    // Pointers to no such data are not followed.
+    for ebda in [1, 0x40, 0xa000, 0xffff] {
+        assert_eq!(found(&[(0xf_0000, &pointer)], ebda), Some(0xf_0000), "{ebda:#x}");
+    }
+    // What is damaged is passed over, in either checksum.
+    for byte in [0, 8, 15, 16, 24, 32] {
+        let mut bad = pointer.clone();
+        bad[byte] ^= 0x40;
+        assert_eq!(found(&[(0xe_0000, &bad)], 0), None, "byte {byte}");
+        assert_eq!(found(&[(0xe_0000, &bad), (0xe_1230, &pointer)], 0), Some(0xe_1230), "byte {byte}");
+    }
+}
+
 #[test]
 fn broken_tables_are_named() {
     let none = Machine(std::vec![0; 0x11_0000]).discover(None);
