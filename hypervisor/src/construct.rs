@@ -12,6 +12,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use arch::Regs;
 use hypercalls::segment::{FLAT_RING3_CS64, FLAT_RING3_SS64};
+use hypercalls::vm_assist::VmAssistType;
 use hypercalls::{DomId, Errno, Mfn, PAGE_SIZE, Pfn, VcpuId};
 use mm::pt::RootUse;
 use mm::{Account, PageRef, m2p};
@@ -216,6 +217,9 @@ pub fn dom0(from: Dom0<'_>) -> Result<Arc<Domain>, Failure> {
         *slot = *mfn;
     }
     drop(image);
+    if notes.extended_cr3 {
+        domain.assist.fetch_or(VmAssistType::PAE_EXTENDED_CR3.mask().unwrap_or(0), SeqCst);
+    }
     frames.fill(request.nr_pages)?;
     for (pfn, mfn) in (0u64..).zip(&frames.p2m) {
         m2p::set(Mfn(*mfn), Pfn(pfn));

@@ -185,6 +185,11 @@ pub fn load_debug(dr: &[u64; 8]) {
     }
 }
 
+/// Returns the debug registers as they are loaded.
+pub fn loaded_debug() -> [u64; 8] {
+    core::array::from_fn(|n| area().debug[n].load(Relaxed))
+}
+
 /// Reads DR6 and clears it for the next debug exception.
 pub fn take_dr6() -> u64 {
     area().debug[6].swap(DR6_CLEAR, Relaxed)

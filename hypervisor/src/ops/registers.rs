@@ -157,14 +157,7 @@ pub fn set_segment_base(_vcpu: &Vcpu, args: &Args) -> Outcome {
 /// The sub-operations of `callback_op`.
 pub static CALLBACKS: [SubOp; 2] = [
     sub("register", |vcpu, arg| register_callback(vcpu, &guest::read(GuestPtr::new(arg))?)),
-    sub("unregister", |vcpu, arg| {
-        let which: CallbackUnregister = guest::read(GuestPtr::new(arg))?;
-        if which.kind != CallbackType::NMI {
-            return Err(Errno::EINVAL);
-        }
-        vcpu.traps[2].entry.set(0, false);
-        Ok(0)
-    }),
+    sub("unregister", |vcpu, arg| unregister_callback(vcpu, &guest::read(GuestPtr::new(arg))?)),
 ];
 
 /// Hypercall 30.
@@ -185,5 +178,19 @@ fn register_callback(vcpu: &Vcpu, what: &CallbackRegister) -> Result<i64> {
         _ => return Err(Errno::ENOSYS),
     };
     entry.set(address, mask);
+    Ok(0)
+}
+
+/// Takes a callback back: that for NMIs is the only one that a kernel can do without.
+fn unregister_callback(vcpu: &Vcpu, which: &CallbackUnregister) -> Result<i64> {
+    match which.kind {
+        CallbackType::NMI => vcpu.traps[2].entry.set(0, false),
+        CallbackType::EVENT
+        | CallbackType::FAILSAFE
+        | CallbackType::SYSCALL
+        | CallbackType::SYSENTER
+        | CallbackType::SYSCALL32 => return Err(Errno::EINVAL),
+        _ => return Err(Errno::ENOSYS),
+    }
     Ok(0)
 }

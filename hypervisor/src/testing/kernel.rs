@@ -35,6 +35,7 @@ fn notes() -> Vec<u8> {
     note(&mut all, 8, b"generic\0");
     note(&mut all, 3, &VIRT_BASE.to_le_bytes());
     note(&mut all, 1, &ENTRY.to_le_bytes());
+    note(&mut all, 9, b"yes\0");
     note(&mut all, 2, &HYPERCALL_PAGE.to_le_bytes());
     note(&mut all, 16, &1u32.to_le_bytes());
     note(&mut all, 17, &0x8801u32.to_le_bytes());

@@ -2,6 +2,7 @@
 //! Building domains: dom0 from a kernel image, and what its kernel finds when it starts.
 
 use std::mem::offset_of;
+use std::sync::atomic::Ordering::Relaxed;
 
 use hypercalls::start_info::{StartInfo, VgaConsoleInfo};
 use hypercalls::{GuestVa, HypercallNr, Mfn, Pfn};
@@ -46,7 +47,7 @@ fn dom0_finds_its_kernel_and_all_that_it_was_told() {
     assert_eq!(bytes::<4>(HYPERCALL_PAGE + 17 * 32), *b"\x51\x41\x53\xb8");
     assert_eq!(bytes::<64>(VIRT_BASE + START + TEXT as u64), [0; 64], "what is only in memory is zero");
     let info = regs.rsi;
-    assert_eq!(bytes::<20>(info), *b"xen-3.0-x86_64\0\0\0\0\0\0");
+    assert_eq!(bytes::<20>(info), *b"xen-3.0-x86_64p\0\0\0\0\0");
     let field = |offset: usize| guest::read(info + offset as u64);
     assert_eq!(field(offset_of!(StartInfo, nr_pages)), PAGES);
     assert_eq!(field(offset_of!(StartInfo, shared_info)), world.guests[0].domain.shared_info().mfn().maddr().0);
@@ -65,6 +66,58 @@ fn dom0_finds_its_kernel_and_all_that_it_was_told() {
     assert!(guest::write(regs.rsp - 8, &[1; 8]), "the stack can be written");
     assert!(!guest::write(field(offset_of!(StartInfo, pt_base)), &[1; 8]), "page tables cannot");
     assert_eq!(world.call(HypercallNr::XEN_VERSION, [0; 5]), 4 << 16 | 17);
+    world.check();
+    world.finish();
+}
+
+/// Registers, events, assists and page tables as a kernel may count on at its first instruction.
+#[test]
+fn dom0_starts_as_kernels_expect() {
+    let mut world = dom0(&kernel::image(), PAGES).expect("a good image");
+    let vcpu = world.go_back().expect("dom0 runs");
+    let regs = world.registers();
+    assert_eq!(regs.rflags, 0x202);
+    let others = [regs.rax, regs.rbx, regs.rcx, regs.rdx, regs.rdi, regs.rbp, regs.r8, regs.r9, regs.r10, regs.r11];
+    assert_eq!((others, [regs.r12, regs.r13, regs.r14, regs.r15]), ([0; 10], [0; 4]));
+    assert_eq!((arch::context::current_selectors(), arch::context::kernel_mode()), ([0; 4], true));
+    assert_eq!(arch::fpu::guest_read(0), 0x7f, "FCW");
+    assert_eq!([arch::fpu::guest_read(24), arch::fpu::guest_read(25)], [0x80, 0x1f], "MXCSR");
+    let tables = vcpu.descriptors.lock();
+    assert!(tables.gdt.iter().chain(&tables.ldt).all(Option::is_none), "no descriptor tables");
+    drop(tables);
+    assert!(vcpu.traps.iter().all(|trap| trap.entry.address.load(Relaxed) == 0), "no handlers");
+    for entry in [&vcpu.event, &vcpu.failsafe, &vcpu.syscall, &vcpu.sysenter, &vcpu.syscall32] {
+        assert_eq!(entry.address.load(Relaxed), 0);
+    }
+    assert_eq!(vcpu.user_root.load(Relaxed), Mfn::INVALID.0);
+    assert_eq!(vcpu.period.load(Relaxed), 10_000_000, "a tick of 100 Hz");
+    let domain = &world.guests[0].domain;
+    assert_eq!(domain.assist.load(Relaxed), 1 << 3, "what the note PAE_MODE asks for");
+    for vcpu in 0..32 {
+        assert_eq!(domain.shared_info().u8(vcpu * 64 + 1).load(Relaxed), 1, "events of vCPU {vcpu} are masked");
+    }
+    let info = |offset: usize| guest::read(regs.rsi + offset as u64);
+    assert_eq!(info(offset_of!(StartInfo, flags)) as u32, 1 | 2 | 8, "privileged, the first, the initrd by its PFN");
+    for absent in [offset_of!(StartInfo, store_mfn), offset_of!(StartInfo, store_evtchn)] {
+        assert_eq!(info(absent) as u32, 0);
+    }
+    // What maps the tables is read-only, all else of the boot mapping can be written; PFNs and addresses go together.
+    let (pt_base, pt_frames) = (info(offset_of!(StartInfo, pt_base)), info(offset_of!(StartInfo, nr_pt_frames)));
+    let first = Mfn(vcpu.kernel_root.load(Relaxed));
+    assert_eq!(mm::m2p::get(first), Some(Pfn((pt_base - VIRT_BASE) >> 12)));
+    let end = regs.rsp.next_multiple_of(4096) + 0x8_0000;
+    for va in (VIRT_BASE..end).step_by(4096) {
+        let is_table = (pt_base..pt_base + pt_frames * 4096).contains(&va);
+        let walk = mm::walk(first, GuestVa(va));
+        let mfn = walk.mapped().expect("mapped to half a MiB behind the stack");
+        assert_eq!(mm::m2p::get(mfn), Some(Pfn((va - VIRT_BASE) >> 12)), "{va:#x}");
+        assert_eq!(walk.entries[0] & 2 == 0, is_table, "{va:#x}");
+        assert_eq!(walk.entries.map(|entry| entry & 0x84), [4; 4], "for ring 3, and no large page at {va:#x}");
+    }
+    assert!(guest::write(regs.rsp - 64, &[0; 8]));
+    assert_eq!(world.call(HypercallNr::XEN_VERSION, [6, regs.rsp - 64, 0, 0, 0]), 0);
+    let features: u64 = 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 11 | 1 << 13 | 1 << 17;
+    assert_eq!(guest::read(regs.rsp - 64), features << 32);
     world.check();
     world.finish();
 }

@@ -6,6 +6,7 @@ mod channels;
 mod continuations;
 mod death;
 mod ends;
+mod entry_points;
 mod grants;
 mod heap;
 mod hypfs;
