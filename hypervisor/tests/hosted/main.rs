@@ -17,6 +17,7 @@ mod messages;
 mod pair;
 mod platform;
 mod published;
+mod questions;
 mod random;
 mod random_interrupts;
 mod rights;
