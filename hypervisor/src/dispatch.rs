@@ -6,6 +6,7 @@
 //! that will be made again: RIP back over the SYSCALL, arguments as the handler left them. Those are guest
 //! registers, so a resumed call is checked like a fresh one and is no more powerful.
 
+use core::mem::offset_of;
 use core::sync::atomic::Ordering::Relaxed;
 
 use arch::{Regs, cpu};
@@ -278,11 +279,9 @@ fn run_list(vcpu: &Vcpu, regs: &mut Regs, list: GuestPtr<MulticallEntry>, count:
 
 #[cold]
 fn repeat_entry(vcpu: &Vcpu, regs: &mut Regs, list: GuestPtr<MulticallEntry>, done: u64, count: u64) -> Result<()> {
-    let mut entry = guest::read_at(list, done)?;
-    for (to, from) in entry.args.iter_mut().zip(arguments_of(vcpu)) {
-        *to = from;
-    }
-    guest::write_at(list, done, &entry)?;
+    let entry = list.va(done).ok_or(Errno::EFAULT)?;
+    let args = GuestPtr::new(entry.0 + offset_of!(MulticallEntry, args) as u64);
+    guest::write(args, &arguments_of(vcpu))?;
     again_at(regs, list, done, count);
     Ok(())
 }
@@ -290,6 +289,6 @@ fn repeat_entry(vcpu: &Vcpu, regs: &mut Regs, list: GuestPtr<MulticallEntry>, do
 #[inline]
 fn write_result(list: GuestPtr<MulticallEntry>, index: u64, value: i64) -> Result<()> {
     let entry = list.va(index).ok_or(Errno::EFAULT)?;
-    let at = hypercalls::GuestVa(entry.0 + core::mem::offset_of!(MulticallEntry, result) as u64);
+    let at = hypercalls::GuestVa(entry.0 + offset_of!(MulticallEntry, result) as u64);
     Ok(arch::guest::write_u64(at, value as u64)?)
 }

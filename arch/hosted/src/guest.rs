@@ -2,11 +2,14 @@
 //! Guest memory through a software walk from the root that each simulated CPU has loaded, and through its TLB.
 #![expect(unsafe_code, reason = "copies from and to machine memory")]
 
+use crate::area::locked;
 use crate::{cpu, phys, tlb};
 use arch_types::{CpuId, Flush, GuestFault, MAX_CPUS};
 use core::sync::atomic::{AtomicU64, Ordering};
 use hypercalls::addr::PAGE_SIZE;
 use hypercalls::{GuestVa, Mfn};
+use std::sync::Mutex;
+use std::vec::Vec;
 
 const PRESENT: u64 = 1;
 const RW: u64 = 2;
@@ -24,6 +27,9 @@ const CODE_WRITE: u32 = 2;
 const CODE_USER: u32 = 4;
 const CODE_RESERVED: u32 = 8;
 const CODE_FETCH: u32 = 16;
+
+/// What was copied from guests since it is watched, as address and length.
+static READS: Mutex<Option<Vec<(u64, usize)>>> = Mutex::new(None);
 
 static ROOTS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
 
@@ -47,7 +53,18 @@ pub struct PageFault {
     pub code: u32,
 }
 
+/// Starts to watch what is copied from guest memory.
+pub fn watch_reads() {
+    *locked(&READS) = Some(Vec::new());
+}
+
+/// Ends the watch; returns what was copied from guest memory, in order, as address and length.
+pub fn take_reads() -> Vec<(u64, usize)> {
+    locked(&READS).take().unwrap_or_default()
+}
+
 pub(crate) fn reset() {
+    *locked(&READS) = None;
     ROOTS.iter().for_each(|r| r.store(u64::MAX, Ordering::SeqCst));
 }
 
@@ -170,6 +187,9 @@ fn pages(
 /// # Errors
 /// [`GuestFault`] at the first byte that is not mapped; what came before it has been copied.
 pub fn copy_from(dst: &mut [u8], va: GuestVa) -> Result<(), GuestFault> {
+    if let Some(reads) = locked(&READS).as_mut().filter(|_| !dst.is_empty()) {
+        reads.push((va.0, dst.len()));
+    }
     pages(va, dst.len(), Access::Read, |ptr, range| {
         let part = &mut dst[range];
         // SAFETY: `ptr` has room for the part (see `pages`); machine memory never overlaps Rust's.

@@ -112,12 +112,12 @@ fn poll(vcpu: &Vcpu, arg: u64) -> Result<i64> {
         return Err(Errno::EINVAL);
     }
     let domain = vcpu.domain();
-    let only = if args.nr_ports == 1 { guest::read_at(args.ports, 0)? } else { 0 };
-    vcpu.status.polled_port.store(only, SeqCst);
+    let only = if args.nr_ports == 1 { Some(guest::read_at(args.ports, 0)?) } else { None };
+    vcpu.status.polled_port.store(only.unwrap_or(0), SeqCst);
     // Announced first, looked at second: an event between the two finds the flag.
     domain.pollers.fetch_add(1, SeqCst);
     vcpu.status.polling.store(true, SeqCst);
-    let ready = ports_ready(vcpu, &args);
+    let ready = ports_ready(vcpu, &args, only);
     if !matches!(ready, Ok(false)) {
         if vcpu.status.polling.swap(false, SeqCst) {
             domain.pollers.fetch_sub(1, SeqCst);
@@ -131,14 +131,15 @@ fn poll(vcpu: &Vcpu, arg: u64) -> Result<i64> {
     Ok(0)
 }
 
-fn ports_ready(vcpu: &Vcpu, args: &SchedPoll) -> Result<bool> {
+/// True when something is pending already. `only`: the one port of a list that was read before.
+fn ports_ready(vcpu: &Vcpu, args: &SchedPoll, only: Option<u32>) -> Result<bool> {
     use hypercalls::shared_info::vcpu_offset::{EVTCHN_UPCALL_MASK, EVTCHN_UPCALL_PENDING};
     let info = vcpu.vcpu_info();
     if info.u8(EVTCHN_UPCALL_PENDING).load(SeqCst) != 0 && info.u8(EVTCHN_UPCALL_MASK).load(SeqCst) == 0 {
         return Ok(true);
     }
     for index in 0..u64::from(args.nr_ports) {
-        let port = guest::read_at(args.ports, index)?;
+        let port = only.map_or_else(|| guest::read_at(args.ports, index), Ok)?;
         if vcpu.domain().events.get(port).is_none() {
             return Err(Errno::EINVAL);
         }

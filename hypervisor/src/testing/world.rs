@@ -222,11 +222,15 @@ impl World {
 
     /// Makes the current vCPU's kernel execute one SYSCALL. The registers say afterwards what came of it.
     pub fn syscall(&mut self, vcpu: &Vcpu, number: u64, args: [u64; 5]) {
+        self.prepare_syscall(number, args);
+        self.repeat_syscall(vcpu);
+    }
+
+    fn prepare_syscall(&mut self, number: u64, args: [u64; 5]) {
         entry::with_frame(|regs| {
             (regs.rax, regs.rip, regs.rcx, regs.vector) = (number, CALL + 2, CALL + 2, entry::VECTOR_SYSCALL);
             [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8] = args;
         });
-        self.repeat_syscall(vcpu);
     }
 
     /// Makes the current vCPU's kernel execute the SYSCALL at which its instruction pointer is, registers as they are.
@@ -239,19 +243,32 @@ impl World {
         });
     }
 
+    /// As [`World::repeat_syscall`]; the call may read each byte of the guest's once: before it does so again, another vCPU may
+    /// have changed it. A list of calls may be made of several that have the same arguments.
+    fn watched_syscall(&mut self, vcpu: &Vcpu) {
+        let (number, op) = entry::with_frame(|regs| (regs.rax, regs.rdi));
+        arch::guest::watch_reads();
+        self.repeat_syscall(vcpu);
+        let mut reads = arch::guest::take_reads();
+        reads.sort_unstable();
+        let twice = reads.windows(2).find(|pair| pair[1].0 - pair[0].0 < pair[0].1 as u64);
+        assert!(twice.is_none() || number == HypercallNr::MULTICALL.0, "call {number} {op:#x} reads twice: {twice:x?}");
+    }
+
     /// Makes a hypercall as the vCPU that runs on this CPU, and goes back to it as often as it is cut short.
     ///
     /// # Panics
-    /// When another vCPU runs, or the machine is at its end.
+    /// When another vCPU runs, or the machine is at its end, or the call reads a byte of the guest's twice.
     pub fn call(&mut self, number: HypercallNr, args: [u64; 5]) -> i64 {
         let vcpu = self.go_back().expect("a vCPU runs");
-        self.syscall(vcpu, number.0, args);
+        self.prepare_syscall(number.0, args);
+        self.watched_syscall(vcpu);
         while entry::with_frame(|regs| regs.rip) == CALL {
             let now = self.go_back().expect("a vCPU runs");
             assert!(core::ptr::eq(now, vcpu), "the vCPU that called still runs");
             self.cuts += 1;
             self.let_pass();
-            self.repeat_syscall(vcpu);
+            self.watched_syscall(vcpu);
         }
         entry::with_frame(|regs| regs.rax).cast_signed()
     }

@@ -16,14 +16,14 @@ use crate::{firmware, guest};
 /// `firmware_info` for UEFI.
 pub(super) fn info(a: &FirmwareInfo, arg: u64) -> Result<i64> {
     firmware::with_efi(|efi| match EfiInfo(a.index) {
-        EfiInfo::VERSION => write_version(arg, efi.revision),
-        EfiInfo::RT_VERSION => write_version(arg, efi.runtime_revision.ok_or(Errno::EOPNOTSUPP)?),
+        EfiInfo::VERSION => write_version(a, arg, efi.revision),
+        EfiInfo::RT_VERSION => write_version(a, arg, efi.runtime_revision.ok_or(Errno::EOPNOTSUPP)?),
         EfiInfo::CONFIG_TABLE => {
-            let config: FirmwareEfiConfig = read(arg)?;
+            let config: FirmwareEfiConfig = transmute!(*a);
             write(arg, &FirmwareEfiConfig { addr: efi.config, nent: efi.config_entries, ..config })
         }
         EfiInfo::VENDOR => {
-            let vendor: FirmwareEfiVendor = read(arg)?;
+            let vendor: FirmwareEfiVendor = transmute!(*a);
             if efi.vendor.is_empty() {
                 return Err(Errno::EOPNOTSUPP);
             }
@@ -34,7 +34,7 @@ pub(super) fn info(a: &FirmwareInfo, arg: u64) -> Result<i64> {
             write(arg, &FirmwareEfiVendor { revision: efi.firmware_revision, ..vendor })
         }
         EfiInfo::MEM_INFO => {
-            let mut mem: FirmwareEfiMem = read(arg)?;
+            let mut mem: FirmwareEfiMem = transmute!(*a);
             let region = efi.region(mem.addr).ok_or(Errno::ESRCH)?;
             (mem.memory_type, mem.attr) = (region.kind, region.attributes);
             mem.size = mem.size.min(region.end - mem.addr);
@@ -47,8 +47,8 @@ pub(super) fn info(a: &FirmwareInfo, arg: u64) -> Result<i64> {
     Ok(0)
 }
 
-fn write_version(arg: u64, version: u32) -> Result<()> {
-    let old: FirmwareEfiVersion = read(arg)?;
+fn write_version(a: &FirmwareInfo, arg: u64, version: u32) -> Result<()> {
+    let old: FirmwareEfiVersion = transmute!(*a);
     write(arg, &FirmwareEfiVersion { version, ..old })
 }
 
@@ -63,17 +63,17 @@ pub(super) fn runtime_call(vcpu: &Vcpu, arg: u64) -> Result<i64> {
     let revision = firmware::with_efi(|efi| Ok(efi.runtime_revision))?.filter(|_| efi::available());
     let revision = revision.ok_or(Errno::EOPNOTSUPP)?;
     match a.function {
-        EfiFunction::GET_TIME => get_time(vcpu, read(arg)?).and_then(|a| write(arg, &a)),
-        EfiFunction::SET_TIME => set_time(vcpu, read(arg)?).and_then(|a| write(arg, &a)),
-        EfiFunction::GET_WAKEUP_TIME => get_wakeup_time(vcpu, read(arg)?).and_then(|a| write(arg, &a)),
-        EfiFunction::SET_WAKEUP_TIME => set_wakeup_time(vcpu, read(arg)?).and_then(|a| write(arg, &a)),
+        EfiFunction::GET_TIME => get_time(vcpu, transmute!(a)).and_then(|a| write(arg, &a)),
+        EfiFunction::SET_TIME => set_time(vcpu, transmute!(a)).and_then(|a| write(arg, &a)),
+        EfiFunction::GET_WAKEUP_TIME => get_wakeup_time(vcpu, transmute!(a)).and_then(|a| write(arg, &a)),
+        EfiFunction::SET_WAKEUP_TIME => set_wakeup_time(vcpu, transmute!(a)).and_then(|a| write(arg, &a)),
         EfiFunction::GET_NEXT_HIGH_MONOTONIC_COUNT => count(vcpu, a).and_then(|a| write(arg, &a)),
-        EfiFunction::GET_VARIABLE => get_variable(vcpu, read(arg)?).and_then(|a| write(arg, &a)),
-        EfiFunction::SET_VARIABLE => set_variable(vcpu, read(arg)?).and_then(|a| write(arg, &a)),
-        EfiFunction::GET_NEXT_VARIABLE_NAME => get_next_name(vcpu, read(arg)?).and_then(|a| write(arg, &a)),
+        EfiFunction::GET_VARIABLE => get_variable(vcpu, transmute!(a)).and_then(|a| write(arg, &a)),
+        EfiFunction::SET_VARIABLE => set_variable(vcpu, transmute!(a)).and_then(|a| write(arg, &a)),
+        EfiFunction::GET_NEXT_VARIABLE_NAME => get_next_name(vcpu, transmute!(a)).and_then(|a| write(arg, &a)),
         // The first edition of the specification has no such service.
         EfiFunction::QUERY_VARIABLE_INFO if revision >> 16 < 2 => Err(Errno::EOPNOTSUPP),
-        EfiFunction::QUERY_VARIABLE_INFO => query_variable_info(vcpu, read(arg)?).and_then(|a| write(arg, &a)),
+        EfiFunction::QUERY_VARIABLE_INFO => query_variable_info(vcpu, transmute!(a)).and_then(|a| write(arg, &a)),
         // Capsules want memory that survives a restart.
         _ => Err(Errno::ENOSYS),
     }?;

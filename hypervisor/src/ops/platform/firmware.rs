@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use hypercalls::platform::*;
 use hypercalls::{Errno, Result};
+use zerocopy::transmute;
 
 use super::{read, write};
 use crate::firmware::KEYBOARD_FLAGS;
@@ -16,7 +17,7 @@ pub(super) fn firmware_info(_: &Vcpu, arg: u64) -> Result<i64> {
     match a.kind {
         FirmwareType::DISK_INFO | FirmwareType::DISK_MBR_SIGNATURE | FirmwareType::VBEDDC_INFO => Err(Errno::ESRCH),
         FirmwareType::KBD_SHIFT_FLAGS if a.index == 0 => {
-            let kbd: FirmwareKbd = read(arg)?;
+            let kbd: FirmwareKbd = transmute!(a);
             write(arg, &FirmwareKbd { shift_flags: KEYBOARD_FLAGS.load(Relaxed), ..kbd })?;
             Ok(0)
         }

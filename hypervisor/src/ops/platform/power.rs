@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use arch::SleepValues;
 use hypercalls::platform_power::*;
 use hypercalls::{Errno, GuestPtr, Result};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, IntoBytes, transmute};
 
 use super::read;
 use crate::guest;
@@ -58,8 +58,8 @@ fn sleep_values(a: &EnterAcpiSleep) -> Result<SleepValues> {
 pub(super) fn set_processor_pminfo(_: &Vcpu, arg: u64) -> Result<i64> {
     let a: SetProcessorPminfo = read(arg)?;
     match a.kind {
-        PmInfoType::CX => idle_states(read(arg)?),
-        PmInfoType::PX => performance(read(arg)?),
+        PmInfoType::CX => idle_states(transmute!(a)),
+        PmInfoType::PX => performance(transmute!(a)),
         // The interface has no form for it.
         PmInfoType::TX => Err(Errno::ENOSYS),
         PmInfoType::PDC => clear_capabilities(a.id, GuestPtr::new(a.u[0])),
