@@ -5,9 +5,12 @@
 //! RAM of the machine that runs now. So a pointer into it stays valid for the life of the process.
 #![expect(unsafe_code, reason = "machine memory is raw memory")]
 
+use crate::area::locked;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use hypercalls::addr::PAGE_SIZE;
 use hypercalls::{Maddr, Mfn};
+use std::sync::Mutex;
+use std::vec::Vec;
 
 /// The most memory a hosted machine may have, in bytes.
 pub const MAX_BYTES: usize = 4 << 30;
@@ -105,5 +108,15 @@ pub fn has_nx() -> bool {
     true
 }
 
-/// Writes the frame's cache lines back to memory; caches are coherent here.
-pub fn flush_cache(_mfn: Mfn) {}
+/// Frames whose cache lines were written back.
+static FLUSHED: Mutex<Vec<Mfn>> = Mutex::new(Vec::new());
+
+/// Writes the frame's cache lines back to memory; caches are coherent here, so that it was done is only noted.
+pub fn flush_cache(mfn: Mfn) {
+    locked(&FLUSHED).push(mfn);
+}
+
+/// Returns the frames whose cache lines were written back since it was last asked.
+pub fn take_flushed_caches() -> Vec<Mfn> {
+    core::mem::take(&mut *locked(&FLUSHED))
+}

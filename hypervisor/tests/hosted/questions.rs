@@ -4,16 +4,18 @@
 use std::mem::offset_of;
 use std::sync::atomic::Ordering::Relaxed;
 
+use arch::{context, entry};
 use hypercalls::addr::{HOLE_END, HOLE_START};
 use hypercalls::event::{EvtchnBindVcpu, EvtchnBindVirq, EvtchnOp};
 use hypercalls::memory::*;
+use hypercalls::mmu::{MmuextCmd, MmuextOp};
 use hypercalls::physdev::{PhysdevOp, PhysdevSetIobitmap, PhysdevSetIopl};
 use hypercalls::platform::*;
 use hypercalls::shared_info::shared_offset;
 use hypercalls::vcpu::*;
 use hypercalls::{DomId, Errno, GuestPtr, GuestVa, HypercallNr, Mfn, Virq};
 use hypervisor::testing::World;
-use hypervisor::testing::guest::{self, AREAS, FRAMES, INFO, TABLES, va};
+use hypervisor::testing::guest::{self, AREAS, CODE, FRAMES, INFO, TABLES, va};
 use hypervisor::testing::tools::{ARGUMENT, BUFFER, as_domain, read, world};
 use zerocopy::{Immutable, IntoBytes};
 
@@ -342,5 +344,26 @@ fn port_privilege() {
         assert_eq!(bitmap(&mut world, at, ports), EINVAL, "{at:#x} {ports}");
     }
     assert_eq!(world.guests[0].domain.vcpus[0].io_ports.load(Relaxed), 1, "the last good one stays");
+    // In user mode, without the privilege, the bitmap decides; one that cannot be read closes all ports.
+    let root = world.guests[0].p2m[TABLES[0]].0;
+    let user = MmuextOp { cmd: MmuextCmd::NEW_USER_BASEPTR, arg1: root, ..MmuextOp::default() };
+    put(ARGUMENT, &user);
+    assert_eq!(world.call(HypercallNr::MMUEXT_OP, [ARGUMENT, 1, 0, u64::from(DomId::SELF.0), 0]), 0);
+    assert_eq!(ask(&mut world, HypercallNr::PHYSDEV_OP, PhysdevOp::SET_IOPL.0, &PhysdevSetIopl { iopl: 2 }), 0);
+    put(BUFFER, &[0u8; 64]);
+    put(va(CODE), b"\xec");
+    for (at, ports, open) in
+        [(BUFFER, 0x81, true), (BUFFER, 0x80, false), (va(FRAMES), 65536, false), (va(FRAMES) - 16, 65536, false)]
+    {
+        assert_eq!(bitmap(&mut world, at, ports), 0);
+        assert!(context::to_user_mode());
+        entry::with_frame(|regs| (regs.rip, regs.rdx) = (va(CODE), 0x80));
+        world.exception(13, 0);
+        let done = world.registers().rip == va(CODE) + 1;
+        assert_eq!((done, context::kernel_mode()), (open, !open), "{at:#x} {ports:#x}");
+        if open {
+            context::to_kernel_mode();
+        }
+    }
     world.finish();
 }

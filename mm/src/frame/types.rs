@@ -181,3 +181,40 @@ impl Frame {
         arch::tlb::flush_since(&cpus, self.stamp());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ALLOCATED, OWNER_SHIFT, RAM, get};
+    use super::*;
+    use crate::hosted;
+    use hypercalls::{DomId, Mfn};
+
+    /// Counts that are at their end are an error, never 0 again.
+    #[test]
+    fn counts_do_not_wrap() {
+        let _machine = hosted::boot(16, 1);
+        let frame = get(Mfn(3)).expect("a frame of this machine");
+        let word = 7 << OWNER_SHIFT | ALLOCATED | RAM;
+        for (count, more) in [(1, true), (u32::MAX - 1, true), (u32::MAX, false), (0, false)] {
+            frame.count.store(word | u64::from(count), Ordering::SeqCst);
+            assert_eq!(frame.try_get(DomId(7)), more, "{count:#x} references");
+            assert_eq!(frame.state().count, count + u32::from(more));
+            assert_eq!(frame.owner(), DomId(7), "nothing else of the word changes");
+        }
+        for kind in [PageType::Writable, PageType::L1, PageType::L4, PageType::SegDesc] {
+            for (count, more) in [(1, true), (u32::MAX - 1, true), (u32::MAX, false)] {
+                frame.kind.store(kind.bits() | VALIDATED | u64::from(count), Ordering::SeqCst);
+                let result = if kind == PageType::Writable {
+                    frame.get_writable()
+                } else {
+                    frame.get_type(kind).map(|start| assert_eq!(start, Start::Valid))
+                };
+                assert_eq!(result, if more { Ok(()) } else { Err(Errno::EINVAL) }, "{count:#x} references of {kind:?}");
+                let state = frame.state();
+                assert_eq!((state.type_count, state.page_type), (count + u32::from(more), kind));
+            }
+        }
+        // What the machine finds when it ends.
+        frame.kind.store(0, Ordering::SeqCst);
+    }
+}
