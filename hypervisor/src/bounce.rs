@@ -18,8 +18,10 @@ use arch::{Regs, context, entry};
 use hypercalls::GuestVa;
 use hypercalls::segment::{FLAT_RING3_CS64, FLAT_RING3_SS64};
 use hypercalls::shared_info::vcpu_offset;
+use hypercalls::vm_assist::VmAssistType;
 
 use crate::crash::{self, Reason};
+use crate::registers;
 use crate::vcpu::{Entry, Vcpu};
 
 const TF: u64 = 1 << 8;
@@ -64,7 +66,7 @@ fn enter_at(vcpu: &Vcpu, regs: &mut Regs, address: u64, masked: u64, mask_events
         (vcpu.kernel_sp.load(Relaxed), 3)
     };
     let cs = regs.cs & 0xfffc | rpl | masked << 32;
-    let rflags = regs.rflags & !(IF | IOPL) | (masked ^ 1) << 9;
+    let rflags = regs.rflags & !(IF | IOPL) | (masked ^ 1) << 9 | vcpu.shown_iopl.load(Relaxed);
     // Alignment comes before the error code and the rest: 7 words are 8 mod 16, 8 words 0 mod 16.
     let top = top & !15;
     let &mut Regs { rcx, r11, rip, rsp, ss, .. } = regs;
@@ -158,16 +160,24 @@ pub fn iret(vcpu: &Vcpu, regs: &mut Regs) -> Result<(), Reason> {
     if vcpu.nmi_masked.load(Relaxed) {
         nmi_handled(vcpu);
     }
+    if vcpu.domain().assists(VmAssistType::ARCHITECTURAL_IOPL) {
+        registers::set_iopl(vcpu, (frame.rflags >> 12 & 3) as u8);
+    }
     let mask = u8::from(frame.rflags & IF == 0);
     cpu::event_mask().store(mask, Relaxed);
     Ok(())
+}
+
+/// Has the entry code hand over each `iret` of the current vCPU in which there is more to see than it looks at.
+pub fn watch_iret(vcpu: &Vcpu) {
+    cpu::watch_iret(vcpu.nmi_masked.load(Relaxed) || vcpu.domain().assists(VmAssistType::ARCHITECTURAL_IOPL));
 }
 
 /// The handler of an NMI has returned: one that came meanwhile is next.
 #[cold]
 fn nmi_handled(vcpu: &Vcpu) {
     vcpu.nmi_masked.store(false, Relaxed);
-    cpu::watch_iret(false);
+    watch_iret(vcpu);
     if vcpu.nmi_pending.load(Relaxed) {
         cpu::raise_here(Work::VCPU);
     }

@@ -116,7 +116,7 @@ pub fn set(target: &Vcpu, from: &VcpuGuestContext) -> Result<()> {
     target.cr4.store(cr4, Relaxed);
     *target.debug.lock() = debug;
     target.ts.store(from.ctrlreg[0] & CR0_TS != 0, Relaxed);
-    target.iopl.store((from.user_regs.rflags >> 12 & 3) as u8, Relaxed);
+    registers::set_iopl(target, (from.user_regs.rflags >> 12 & 3) as u8);
     set_context(target, from);
     target.status.initialised.store(true, SeqCst);
     time::update(target);

@@ -7,6 +7,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use arch::context::{self, Context};
+use hypercalls::vm_assist::VmAssistType;
 use hypercalls::{Errno, GuestVa, Maddr, Mfn, Result};
 use mm::SegDescRef;
 
@@ -136,6 +137,18 @@ pub fn set_debug(vcpu: &Vcpu, register: u64, value: u64) -> Result<()> {
 /// `ENODEV` when there is no such register.
 pub fn get_debug(vcpu: &Vcpu, register: u64) -> Result<u64> {
     vcpu.debug.lock().read(register, vcpu.cr4.load(Relaxed))
+}
+
+/// Sets the virtual I/O privilege level of a vCPU.
+pub fn set_iopl(vcpu: &Vcpu, level: u8) {
+    vcpu.iopl.store(level, Relaxed);
+    show_iopl(vcpu);
+}
+
+/// Brings up to date what frames show of a vCPU's I/O privilege level, for when the assist may have changed.
+pub fn show_iopl(vcpu: &Vcpu) {
+    let shown = vcpu.domain().assists(VmAssistType::ARCHITECTURAL_IOPL);
+    vcpu.shown_iopl.store(if shown { u64::from(vcpu.iopl.load(Relaxed)) << 12 } else { 0 }, Relaxed);
 }
 
 /// Sets CR0.TS as the current vCPU sees it.

@@ -25,7 +25,7 @@ use sched::{Affinity, Cpu, CpuSet, GroupId, Params, Scheduler, UnitId};
 use crate::domain::Domain;
 use crate::keys::{Text, line, part};
 use crate::vcpu::Vcpu;
-use crate::{current, rank, time, timers};
+use crate::{bounce, current, rank, time, timers};
 
 static SCHEDULER: spin::once::Once<Lock<Scheduler>, arch::sync::Relax> = spin::once::Once::new();
 /// What a number of a unit stands for.
@@ -473,7 +473,7 @@ fn load(vcpu: &Vcpu, now: u64) -> Option<Segments> {
         crate::registers::refresh(vcpu, &mut saved);
         saved.load(address, vcpu.vcpu_info().address())
     };
-    cpu::watch_iret(vcpu.nmi_masked.load(Relaxed));
+    bounce::watch_iret(vcpu);
     if moved {
         time::update(vcpu);
     } else {

@@ -231,6 +231,9 @@ fn do_work(regs: &mut Regs, work: Work) {
         return;
     }
     let Some(vcpu) = current::vcpu() else { return };
+    if work.contains(Work::VCPU) {
+        bounce::watch_iret(vcpu);
+    }
     if vcpu.failsafe_due.load(Relaxed) || vcpu.nmi_pending.load(Relaxed) {
         deliver_rare(vcpu, regs);
     }
@@ -246,7 +249,7 @@ fn deliver_rare(vcpu: &Vcpu, regs: &mut Regs) {
     }
     if vcpu.nmi_pending.load(Relaxed) && !vcpu.nmi_masked.swap(true, Relaxed) {
         vcpu.nmi_pending.store(false, Relaxed);
-        cpu::watch_iret(true);
+        bounce::watch_iret(vcpu);
         bounce::exception(vcpu, regs, NMI as u8, None);
     }
 }

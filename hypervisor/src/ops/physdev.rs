@@ -10,8 +10,8 @@ use hypercalls::physdev::{PhysdevSetIobitmap, PhysdevSetIopl};
 use hypercalls::{Errno, GuestPtr, HypercallNr, Result};
 
 use crate::dispatch::{Args, Outcome, SubOp, absent, run_sub, sub};
-use crate::guest;
 use crate::vcpu::Vcpu;
+use crate::{guest, registers};
 
 const UNASSIGNED: SubOp = absent("");
 
@@ -65,7 +65,7 @@ fn must_be_privileged(vcpu: &Vcpu) -> Result<()> {
 fn set_iopl(vcpu: &Vcpu, arg: u64) -> Result<i64> {
     let args: PhysdevSetIopl = guest::read(GuestPtr::new(arg))?;
     match args.iopl {
-        0..=3 => vcpu.iopl.store(args.iopl as u8, Relaxed),
+        0..=3 => registers::set_iopl(vcpu, args.iopl as u8),
         _ => return Err(Errno::EINVAL),
     }
     Ok(0)

@@ -3,7 +3,8 @@
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use arch::{Flush, context, tlb};
+use arch::cpu::{self, Work};
+use arch::{CpuId, Flush, context, tlb};
 use hypercalls::segment::SegmentBase;
 use hypercalls::trap::*;
 use hypercalls::vm_assist::{VmAssistCmd, VmAssistType};
@@ -41,7 +42,7 @@ pub fn set_trap_table(vcpu: &Vcpu, args: &Args) -> Outcome {
         return Outcome::Done(0);
     }
     for index in 0u64.. {
-        if index > 0 && arch::cpu::preempt_pending() {
+        if index > 0 && cpu::preempt_pending() {
             return Outcome::Again([list.add(index).map_or(0, |p| p.0), 0, 0, 0, 0]);
         }
         let info = match guest::read_at(list, index) {
@@ -126,11 +127,21 @@ pub fn vm_assist(vcpu: &Vcpu, args: &Args) -> Outcome {
     let Some(mask) = VmAssistType(args[1] as u32).mask() else {
         return Err(Errno::EINVAL).into();
     };
+    let domain = vcpu.domain();
     match VmAssistCmd(args[0] as u32) {
-        VmAssistCmd::ENABLE => vcpu.domain().assist.fetch_or(mask, SeqCst),
-        VmAssistCmd::DISABLE => vcpu.domain().assist.fetch_and(!mask, SeqCst),
+        VmAssistCmd::ENABLE => domain.assist.fetch_or(mask, SeqCst),
+        VmAssistCmd::DISABLE => domain.assist.fetch_and(!mask, SeqCst),
         _ => return Err(Errno::ENOSYS).into(),
     };
+    if VmAssistType(args[1] as u32) == VmAssistType::ARCHITECTURAL_IOPL {
+        for vcpu in &domain.vcpus {
+            registers::show_iopl(vcpu);
+            if vcpu.status.running.load(SeqCst) {
+                // On its way back its CPU sees whether `iret` needs a look.
+                cpu::raise(CpuId(vcpu.status.cpu.load(SeqCst)), Work::VCPU);
+            }
+        }
+    }
     Outcome::Done(0)
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use arch::{context, entry};
 use hypercalls::addr::{HOLE_END, HOLE_START};
 use hypercalls::mmu::{MmuextCmd, MmuextOp};
+use hypercalls::segment::FLAT_RING3_CS64;
 use hypercalls::trap::*;
 use hypercalls::{DomId, Errno, HypercallNr, TrapInfo};
 use hypervisor::testing::World;
@@ -175,6 +176,34 @@ fn assists() {
         (all, 0),
         "the other domain's are its own"
     );
+    world.finish();
+}
+
+/// Virtual IOPL under the assist `architectural_iopl`: frames show it, `iret` sets it. Real flags never have it.
+#[test]
+fn privilege_in_flags() {
+    const IOPL: u64 = 3 << 12;
+    let mut world = world();
+    let iopl = |world: &World| u64::from(vcpu(world, 0).iopl.load(Relaxed)) << 12;
+    for (cmd, on) in [(1, false), (0, true), (1, false)] {
+        put(ARGUMENT, &2u32);
+        assert_eq!(world.call(HypercallNr::PHYSDEV_OP, [6, ARGUMENT, 0, 0, 0]), 0);
+        assert_eq!(world.call(HypercallNr::VM_ASSIST, [cmd, 4, 0, 0, 0]), 0);
+        for (given, kept) in [(1 << 12, 1 << 12), (0, 0), (IOPL, IOPL)] {
+            let before = iopl(&world);
+            entry::with_frame(|regs| (regs.rip, regs.rsp, regs.rflags) = (va(15), va(11) - 64, 0x202));
+            world.exception(6, 0);
+            let regs = world.registers();
+            let shown = guest::read(regs.rsp + 4 * 8);
+            assert_eq!(shown & IOPL, if on { before } else { 0 }, "in the frame");
+            put(regs.rsp, &[0, 0, 0, 0, HANDLER, u64::from(FLAT_RING3_CS64) & !3, given | 0x202, va(11), 0xe02b]);
+            let current = world.go_back().expect("it runs");
+            world.syscall(current, HypercallNr::IRET.0, [0; 5]);
+            assert_eq!(world.registers().rip, HANDLER);
+            assert_eq!(world.registers().rflags & IOPL, 0, "ring 3 never has it");
+            assert_eq!(iopl(&world), if on { kept } else { before });
+        }
+    }
     world.finish();
 }
 

@@ -28,6 +28,7 @@ fn main() {
     addresses();
     selectors();
     flags();
+    privilege();
     registers();
     within_multicall();
     nmi();
@@ -108,6 +109,26 @@ fn flags() {
     equal!("flags-mask", events::mask().load(SeqCst), 1);
     let _ = flags_after(2 | interrupts);
     equal!("flags-unmask", events::mask().swap(1, SeqCst), 0);
+}
+
+/// With the assist `architectural_iopl` the frame of iret sets the virtual IOPL, and frames of exceptions show it.
+fn privilege() {
+    const ARCHITECTURAL_IOPL: u64 = 4;
+    let shown = |flags| {
+        let real = flags_after(flags);
+        let frame = probe!("ud2");
+        frame.map(|frame| (real & IOPL, frame.rflags & IOPL))
+    };
+    errno!("iopl-assist-on", hypercall2(nr::VM_ASSIST, 0, ARCHITECTURAL_IOPL), 0);
+    for level in [3, 1, 0, 2] {
+        let seen = shown(2 | level << 12);
+        check!(["iopl-by-iret-{level}"], seen == Some((0, level << 12)), "{seen:x?}");
+    }
+    errno!("iopl-assist-off", hypercall2(nr::VM_ASSIST, 1, ARCHITECTURAL_IOPL), 0);
+    let seen = shown(2 | IOPL);
+    check!("iopl-not-shown", seen == Some((0, 0)), "{seen:x?}");
+    let none = 0u32;
+    errno!("iopl-as-before", hypercall2(nr::PHYSDEV_OP, 6, (&raw const none) as u64), 0);
 }
 
 /// Returns by iret with these registers in the frame, on a stack that is off by as many words; gives what they were.
