@@ -82,6 +82,8 @@ pub static OPS: [SubOp; 15] = [
 #[inline(always)]
 pub fn event_channel_op(vcpu: &Vcpu, args: &Args) -> Outcome {
     let [op, arg, ..] = *args;
+    // A C `int` in the interface.
+    let op = op & 0xffff_ffff;
     if op == u64::from(EvtchnOp::SEND.0) {
         // The one that is called all the time.
         return send(vcpu, arg).into();

@@ -178,7 +178,8 @@ pub fn callback_op(vcpu: &Vcpu, args: &Args) -> Outcome {
 
 fn register_callback(vcpu: &Vcpu, what: &CallbackRegister) -> Result<i64> {
     let address = canonical(what.address)?;
-    let mask = what.flags & CALLBACKF_MASK_EVENTS != 0;
+    // How an NMI is delivered is not a matter of flags.
+    let mask = what.flags & CALLBACKF_MASK_EVENTS != 0 && what.kind != CallbackType::NMI;
     let entry: &Entry = match what.kind {
         CallbackType::EVENT => &vcpu.event,
         CallbackType::FAILSAFE => &vcpu.failsafe,

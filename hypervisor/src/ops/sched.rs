@@ -42,12 +42,13 @@ pub static COMPAT: [SubOp; 3] = [
 
 /// Hypercall 29.
 pub fn sched_op(vcpu: &Vcpu, args: &Args) -> Outcome {
-    run_sub(vcpu, HypercallNr::SCHED_OP, &OPS, args[0], args[1]).into()
+    // A C `int` in the interface.
+    run_sub(vcpu, HypercallNr::SCHED_OP, &OPS, args[0] & 0xffff_ffff, args[1]).into()
 }
 
 /// Hypercall 6.
 pub fn sched_op_compat(vcpu: &Vcpu, args: &Args) -> Outcome {
-    run_sub(vcpu, HypercallNr::SCHED_OP_COMPAT, &COMPAT, args[0], args[1]).into()
+    run_sub(vcpu, HypercallNr::SCHED_OP_COMPAT, &COMPAT, args[0] & 0xffff_ffff, args[1]).into()
 }
 
 fn yield_now(vcpu: &Vcpu) -> Result<i64> {

@@ -105,7 +105,7 @@ fn callbacks() {
         assert_eq!(handler(which(vcpu(&world, 0))), (GOOD + n, false));
         assert_eq!(handler(which(vcpu(&world, 1))), others, "each vCPU has its own");
     }
-    assert_eq!(callback(&mut world, 0, CallbackType::NMI, 0, GOOD), 0);
+    assert_eq!(callback(&mut world, 0, CallbackType::NMI, CALLBACKF_MASK_EVENTS, GOOD), 0);
     assert_eq!(handler(&vcpu(&world, 0).traps[2].entry), (GOOD, false), "an entry of the trap table");
     assert_eq!(callback(&mut world, 1, CallbackType::NMI, 0, 0), 0);
     assert_eq!(handler(&vcpu(&world, 0).traps[2].entry), (0, false));

@@ -17,6 +17,7 @@ use hypercalls::{DomId, Errno, GuestPtr, GuestVa, HypercallNr, Mfn, Virq};
 use hypervisor::testing::World;
 use hypervisor::testing::guest::{self, AREAS, CODE, FRAMES, INFO, TABLES, va};
 use hypervisor::testing::tools::{ARGUMENT, BUFFER, as_domain, read, world};
+use mm::flags::{GUEST_KERNEL, P, RW, US, entry_for};
 use zerocopy::{Immutable, IntoBytes};
 
 const EINVAL: i64 = Errno::EINVAL.to_ret();
@@ -81,6 +82,71 @@ fn versions_and_features() {
             assert_eq!(version(&mut world, unknown, BUFFER), Errno::ENOSYS.to_ret());
         }
     }
+    world.finish();
+}
+
+#[test]
+fn xsa_279_a_refused_update_flushes_nothing() {
+    let mut world = world();
+    let own = entry_for(world.guests[0].p2m[40], P | US | GUEST_KERNEL | RW);
+    let others = entry_for(world.guests[1].p2m[40], P | US);
+    let bitmap = BUFFER;
+    put(bitmap, &1u64);
+    // Full flushes: of this CPU, of all that the domain has run on, of those in a bitmap.
+    for flags in [1, 1 | 4, bitmap | 1] {
+        let mut update = |at: u64, value: u64, flags: u64| {
+            let before = arch::tlb::full_flushes();
+            let result = world.call(HypercallNr::UPDATE_VA_MAPPING, [at, value, flags, 0, 0]);
+            (result, arch::tlb::full_flushes() - before)
+        };
+        assert_eq!(update(va(40), own, 0), (0, 0), "none asked for");
+        assert_eq!(update(va(40), own, flags), (0, 1));
+        for (at, value) in [(va(40), others), (1 << 63, own), (HOLE_START, own), (va(512) + (1 << 30), own), (0, 0)] {
+            let (result, flushes) = update(at, value, flags);
+            assert!(result < 0 && flushes == 0, "{at:#x} {value:#x}: {result}, {flushes}");
+        }
+    }
+    // The entry is changed by then; only who is to be told cannot be read.
+    let args = [va(40), own, va(FRAMES) | 1, 0, 0];
+    assert_eq!(world.call(HypercallNr::UPDATE_VA_MAPPING, args), EINVAL);
+    world.check();
+    world.finish();
+}
+
+/// What the interface has as a C `int` has no upper half.
+#[test]
+fn sub_operations_are_ints() {
+    let mut world = world();
+    let (at, null) = (ARGUMENT, 0);
+    let calls = [
+        (HypercallNr::XEN_VERSION, [0, 0, 0]),
+        (HypercallNr::XEN_VERSION, [7, null, 0]),
+        (HypercallNr::SCHED_OP, [0, null, 0]),
+        (HypercallNr::SCHED_OP_COMPAT, [0, null, 0]),
+        (HypercallNr::EVENT_CHANNEL_OP, [u64::from(EvtchnOp::SEND.0), at, 0]),
+        (HypercallNr::EVENT_CHANNEL_OP, [u64::from(EvtchnOp::CLOSE.0), at, 0]),
+        (HypercallNr::PHYSDEV_OP, [u64::from(PhysdevOp::SET_IOPL.0), at, 0]),
+        (HypercallNr::VCPU_OP, [u64::from(VcpuOp::IS_UP.0), 0, null]),
+        (HypercallNr::CALLBACK_OP, [1, at, 0]),
+        (HypercallNr::CONSOLE_IO, [0, 0, at]),
+        (HypercallNr::GRANT_TABLE_OP, [6, at, 1]),
+        (HypercallNr::VM_ASSIST, [0, 5, 0]),
+        (HypercallNr::SET_SEGMENT_BASE, [0, at, 0]),
+        (HypercallNr::SET_DEBUGREG, [0, at, 0]),
+        (HypercallNr::GET_DEBUGREG, [0, 0, 0]),
+    ];
+    for (number, [op, a, b]) in calls {
+        put(ARGUMENT, &[0u64; 4]);
+        let plain = world.call(number, [op, a, b, 0, 0]);
+        assert_ne!(plain, Errno::ENOSYS.to_ret(), "{number:?} {op} exists");
+        for junk in [1 << 32, 0xffff_ffff << 32] {
+            put(ARGUMENT, &[0u64; 4]);
+            assert_eq!(world.call(number, [op | junk, a, b, 0, 0]), plain, "{number:?} {op}");
+        }
+    }
+    // Here the upper bits are where it goes on.
+    let most = u64::from(MemoryOp::MAXIMUM_RESERVATION.0);
+    assert_eq!(world.call(HypercallNr::MEMORY_OP, [most | 1 << 32, ARGUMENT, 0, 0, 0]), EINVAL);
     world.finish();
 }
 
