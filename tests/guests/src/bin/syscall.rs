@@ -28,6 +28,8 @@ pv::user_code!(user_stack, "push rax", "pop rbx", "mov [rdi], rax", "mov rdx, [r
 pv::user_code!(user_int80_32, ".byte 0xcd, 0x80");
 pv::user_code!(user_syscall_32, ".byte 0x0f, 0x05, 0xcc");
 pv::user_code!(user_sysenter_32, ".byte 0x0f, 0x34, 0xcc");
+// The same with the flags of the word in EAX.
+pv::user_code!(user_sysenter_flags_32, ".byte 0x50, 0x9d, 0x0f, 0x34, 0xcc");
 pv::user_code!(user_bound_32, ".byte 0x62, 0x06");
 pv::user_code!(user_into_32, ".byte 0xce");
 pv::user_code!(user_mode_32, ".byte 0x40, 0x48, 0x83, 0xc0, 0x05", "int3");
@@ -214,6 +216,17 @@ fn read_gs() -> u64 {
     value
 }
 
+/// SYSENTER leaves flags as they are: a nested task must not become the hypervisor's (XSA-44).
+fn nested_sysenter() {
+    let mut frame = user::frame(user_sysenter_flags_32());
+    frame.cs_mask = FLAT32;
+    for (name, flags) in [("nested-task", 1 << 14), ("alignment-check", 1 << 18), ("direction", 1 << 10)] {
+        frame.rax = 0x202 | flags;
+        let end = user::run(&frame);
+        check!(["sysenter-{name}"], end.vector == trap::SYSENTER && end.cs() & 3 == 3, "{end:x?}");
+    }
+}
+
 /// 32-bit user code in the flat compatibility segment.
 fn compatibility() {
     let in_32 = |code: u64| {
@@ -258,5 +271,6 @@ fn compatibility() {
     } else {
         check!("compat-sysenter", end.vector == trap::SYSENTER && end.cs() & 3 == 3, "{end:x?}");
         equal!("compat-sysenter-masks", vcpu::current().mask_at_entry.get(), 1);
+        nested_sysenter();
     }
 }
