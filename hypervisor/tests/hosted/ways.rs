@@ -147,6 +147,9 @@ fn the_machine_ends_with_dom0() {
         (ShutdownReason::POWEROFF, MachineEnd::PowerOff),
         (ShutdownReason::REBOOT, MachineEnd::Reset),
         (ShutdownReason::CRASH, MachineEnd::Reset),
+        (ShutdownReason::WATCHDOG, MachineEnd::Reset),
+        (ShutdownReason::SOFT_RESET, MachineEnd::Reset),
+        (ShutdownReason(77), MachineEnd::Reset),
     ];
     for (reason, end) in ends {
         let mut w = Pair::new();
