@@ -66,7 +66,7 @@ fn enter_at(vcpu: &Vcpu, regs: &mut Regs, address: u64, masked: u64, mask_events
         (vcpu.kernel_sp.load(Relaxed), 3)
     };
     let cs = regs.cs & 0xfffc | rpl | masked << 32;
-    let rflags = regs.rflags & !(IF | IOPL) | (masked ^ 1) << 9 | vcpu.shown_iopl.load(Relaxed);
+    let rflags = regs.rflags & !(IF | IOPL) | (masked ^ 1) << 9 | u64::from(cpu::shown_flags());
     // Alignment comes before the error code and the rest: 7 words are 8 mod 16, 8 words 0 mod 16.
     let top = top & !15;
     let &mut Regs { rcx, r11, rip, rsp, ss, .. } = regs;
@@ -168,16 +168,19 @@ pub fn iret(vcpu: &Vcpu, regs: &mut Regs) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Has the entry code hand over each `iret` of the current vCPU in which there is more to see than it looks at.
-pub fn watch_iret(vcpu: &Vcpu) {
-    cpu::watch_iret(vcpu.nmi_masked.load(Relaxed) || vcpu.domain().assists(VmAssistType::ARCHITECTURAL_IOPL));
+/// Brings up to date what this CPU knows of the current vCPU: whether there is more to see in an `iret` than the entry code
+/// looks at, and what frames show beside the real flags.
+pub fn refresh(vcpu: &Vcpu) {
+    let shows_iopl = vcpu.domain().assists(VmAssistType::ARCHITECTURAL_IOPL);
+    cpu::watch_iret(vcpu.nmi_masked.load(Relaxed) || shows_iopl);
+    cpu::show_flags(if shows_iopl { u32::from(vcpu.iopl.load(Relaxed)) << 12 } else { 0 });
 }
 
 /// The handler of an NMI has returned: one that came meanwhile is next.
 #[cold]
 fn nmi_handled(vcpu: &Vcpu) {
     vcpu.nmi_masked.store(false, Relaxed);
-    watch_iret(vcpu);
+    refresh(vcpu);
     if vcpu.nmi_pending.load(Relaxed) {
         cpu::raise_here(Work::VCPU);
     }

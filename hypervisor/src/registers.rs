@@ -7,7 +7,6 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use arch::context::{self, Context};
-use hypercalls::vm_assist::VmAssistType;
 use hypercalls::{Errno, GuestVa, Maddr, Mfn, Result};
 use mm::SegDescRef;
 
@@ -142,13 +141,9 @@ pub fn get_debug(vcpu: &Vcpu, register: u64) -> Result<u64> {
 /// Sets the virtual I/O privilege level of a vCPU.
 pub fn set_iopl(vcpu: &Vcpu, level: u8) {
     vcpu.iopl.store(level, Relaxed);
-    show_iopl(vcpu);
-}
-
-/// Brings up to date what frames show of a vCPU's I/O privilege level, for when the assist may have changed.
-pub fn show_iopl(vcpu: &Vcpu) {
-    let shown = vcpu.domain().assists(VmAssistType::ARCHITECTURAL_IOPL);
-    vcpu.shown_iopl.store(if shown { u64::from(vcpu.iopl.load(Relaxed)) << 12 } else { 0 }, Relaxed);
+    if context::current() == core::ptr::from_ref(vcpu) as usize {
+        crate::bounce::refresh(vcpu);
+    }
 }
 
 /// Sets CR0.TS as the current vCPU sees it.

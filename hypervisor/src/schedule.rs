@@ -473,7 +473,7 @@ fn load(vcpu: &Vcpu, now: u64) -> Option<Segments> {
         crate::registers::refresh(vcpu, &mut saved);
         saved.load(address, vcpu.vcpu_info().address())
     };
-    bounce::watch_iret(vcpu);
+    bounce::refresh(vcpu);
     if moved {
         time::update(vcpu);
     } else {

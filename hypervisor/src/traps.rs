@@ -232,7 +232,7 @@ fn do_work(regs: &mut Regs, work: Work) {
     }
     let Some(vcpu) = current::vcpu() else { return };
     if work.contains(Work::VCPU) {
-        bounce::watch_iret(vcpu);
+        bounce::refresh(vcpu);
     }
     if vcpu.failsafe_due.load(Relaxed) || vcpu.nmi_pending.load(Relaxed) {
         deliver_rare(vcpu, regs);
@@ -249,7 +249,7 @@ fn deliver_rare(vcpu: &Vcpu, regs: &mut Regs) {
     }
     if vcpu.nmi_pending.load(Relaxed) && !vcpu.nmi_masked.swap(true, Relaxed) {
         vcpu.nmi_pending.store(false, Relaxed);
-        bounce::watch_iret(vcpu);
+        bounce::refresh(vcpu);
         bounce::exception(vcpu, regs, NMI as u8, None);
     }
 }

@@ -117,8 +117,6 @@ pub struct Vcpu {
     pub syscall32: Entry,
     /// Virtual I/O privilege level, 0 to 3.
     pub iopl: AtomicU8,
-    /// The same as frames show it, in the place of the flags; 0 without the assist `architectural_iopl`.
-    pub shown_iopl: AtomicU64,
     /// Guest address of the I/O bitmap.
     pub io_bitmap: AtomicU64,
     /// How many ports the bitmap covers.
@@ -214,7 +212,6 @@ impl Vcpu {
             sysenter: Entry::default(),
             syscall32: Entry::default(),
             iopl: AtomicU8::new(0),
-            shown_iopl: AtomicU64::new(0),
             io_bitmap: AtomicU64::new(0),
             io_ports: AtomicU32::new(0),
             kernel_root: invalid(),

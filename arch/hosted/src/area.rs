@@ -22,6 +22,7 @@ pub(crate) struct Area {
     pub(crate) cr2: AtomicU64,
     pub(crate) cr4: AtomicU64,
     pub(crate) ts: AtomicBool,
+    pub(crate) shown_flags: AtomicU32,
     pub(crate) xcr0: AtomicU64,
     pub(crate) tsc_aux: AtomicU32,
     pub(crate) fs_base: AtomicU64,
@@ -51,6 +52,7 @@ impl Area {
             cr2: AtomicU64::new(0),
             cr4: AtomicU64::new(0),
             ts: AtomicBool::new(false),
+            shown_flags: AtomicU32::new(0),
             xcr0: AtomicU64::new(0),
             tsc_aux: AtomicU32::new(0),
             fs_base: AtomicU64::new(0),
@@ -77,6 +79,7 @@ impl Area {
         let bases = [&self.fs_base, &self.gs_base, &self.other_gs_base];
         bases.into_iter().chain(&self.debug).for_each(|w| w.store(0, Relaxed));
         self.ts.store(false, Relaxed);
+        self.shown_flags.store(0, Relaxed);
         self.tsc_aux.store(0, Relaxed);
         self.ldt_entries.store(0, Relaxed);
         *locked(&self.selectors) = [0; 4];

@@ -128,6 +128,16 @@ pub const fn bounded(index: usize, len: usize) -> usize {
 /// Says whether the current vCPU's next `iret` hypercall is to be seen by its handler: here all are.
 pub const fn watch_iret(_on: bool) {}
 
+/// Sets flags that frames show of the current vCPU beside its real ones.
+pub fn show_flags(flags: u32) {
+    area().shown_flags.store(flags, Ordering::Relaxed);
+}
+
+/// Returns the flags that frames show of the current vCPU beside its real ones.
+pub fn shown_flags() -> u32 {
+    area().shown_flags.load(Ordering::Relaxed)
+}
+
 /// Starts the work count of a call anew.
 pub fn reset_budget() {
     PREEMPT_AFTER.store(BUDGET.load(Ordering::Relaxed), Ordering::Relaxed);

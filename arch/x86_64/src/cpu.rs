@@ -185,6 +185,17 @@ pub fn watch_iret(on: bool) {
     area().watch_iret.store(u32::from(on), Ordering::Relaxed);
 }
 
+/// Sets flags that frames show of the current vCPU beside its real ones.
+pub fn show_flags(flags: u32) {
+    area().shown_flags.store(flags, Ordering::Relaxed);
+}
+
+/// Returns the flags that frames show of the current vCPU beside its real ones.
+#[inline(always)]
+pub fn shown_flags() -> u32 {
+    area().shown_flags.load(Ordering::Relaxed)
+}
+
 /// Returns what a CPU keeps, as seen from outside.
 pub fn state(cpu: CpuId) -> CpuState {
     let area = area_of(cpu);

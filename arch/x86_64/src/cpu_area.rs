@@ -59,6 +59,8 @@ pub struct CpuArea {
     pub cpu: AtomicU16,
     /// Not 0 while the hypervisor must see the current vCPU's next `iret` hypercall itself.
     pub watch_iret: AtomicU32,
+    /// Flags that frames show of the current vCPU beside its real ones.
+    pub shown_flags: AtomicU32,
     /// A word for the entry stubs.
     pub scratch: AtomicU64,
     /// How many more units of work the running hypercall may do; see `cpu::preempt_pending`.

@@ -83,12 +83,11 @@ pub static OPS: [SubOp; 15] = [
 pub fn event_channel_op(vcpu: &Vcpu, args: &Args) -> Outcome {
     let [op, arg, ..] = *args;
     // A C `int` in the interface.
-    let op = op & 0xffff_ffff;
-    if op == u64::from(EvtchnOp::SEND.0) {
+    if op as u32 == EvtchnOp::SEND.0 {
         // The one that is called all the time.
         return send(vcpu, arg).into();
     }
-    other(vcpu, op, arg)
+    other(vcpu, op & 0xffff_ffff, arg)
 }
 
 #[inline(always)]

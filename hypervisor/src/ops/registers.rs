@@ -12,7 +12,7 @@ use hypercalls::{Errno, GuestPtr, GuestVa, HypercallNr, Maddr, Mfn, Result, Trap
 
 use crate::dispatch::{Args, Outcome, SubOp, run_sub, sub};
 use crate::vcpu::{Entry, Vcpu};
-use crate::{guest, registers};
+use crate::{bounce, guest, registers};
 
 fn canonical(address: u64) -> Result<u64> {
     if GuestVa(address).is_canonical() { Ok(address) } else { Err(Errno::EINVAL) }
@@ -134,12 +134,10 @@ pub fn vm_assist(vcpu: &Vcpu, args: &Args) -> Outcome {
         _ => return Err(Errno::ENOSYS).into(),
     };
     if VmAssistType(args[1] as u32) == VmAssistType::ARCHITECTURAL_IOPL {
-        for vcpu in &domain.vcpus {
-            registers::show_iopl(vcpu);
-            if vcpu.status.running.load(SeqCst) {
-                // On its way back its CPU sees whether `iret` needs a look.
-                cpu::raise(CpuId(vcpu.status.cpu.load(SeqCst)), Work::VCPU);
-            }
+        bounce::refresh(vcpu);
+        // Others that run take notice on their next way back.
+        for other in domain.vcpus.iter().filter(|other| other.id != vcpu.id && other.status.running.load(SeqCst)) {
+            cpu::raise(CpuId(other.status.cpu.load(SeqCst)), Work::VCPU);
         }
     }
     Outcome::Done(0)
