@@ -13,7 +13,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use arch::Regs;
 use hypercalls::vcpu::*;
 use hypercalls::vm_assist::VmAssistType;
-use hypercalls::{CpuUserRegs, Errno, GuestPtr, GuestVa, Maddr, Mfn, Result, TrapInfo, VcpuGuestContext};
+use hypercalls::{CpuUserRegs, Errno, GuestPtr, GuestVa, Maddr, Mfn, Result, TrapInfo, VcpuGuestContext, VcpuId};
 use mm::pt::RootUse;
 use mm::{PageTables, PtCtx, RootRef};
 
@@ -120,6 +120,10 @@ pub fn set(target: &Vcpu, from: &VcpuGuestContext) -> Result<()> {
     set_context(target, from);
     target.status.initialised.store(true, SeqCst);
     time::update(target);
+    if target.id == VcpuId(0) {
+        // Tools clear the shared page of a domain that they build.
+        time::publish_wall_clock(target.domain());
+    }
     set_down(target, from.flags & VGCF_ONLINE == 0);
     Ok(())
 }

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! dom0's tools on the hosted machine: their hypercalls, with arguments and buffers in dom0's memory.
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use hypercalls::domctl::{Domctl, DomctlCmd, XEN_DOMCTL_INTERFACE_VERSION};
 use hypercalls::domctl_args::{CreateDomain, DomctlVcpuContext, MaxMem, MaxVcpus};
+use hypercalls::shared_info::{VcpuInfo, shared_offset, vcpu_offset};
 use hypercalls::sysctl::{Sysctl, SysctlCmd, XEN_SYSCTL_INTERFACE_VERSION};
 use hypercalls::vcpu::VGCF_ONLINE;
-use hypercalls::{DomId, Errno, GuestPtr, HypercallNr, VcpuGuestContext, VcpuId};
+use hypercalls::{DomId, Errno, GuestPtr, HypercallNr, PAGE_SIZE, VcpuGuestContext, VcpuId};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::guest::{self, Guest, args_of, va};
 use super::vcpus;
 use super::world::World;
+use crate::domain::Domain;
 
 /// Where the argument of a call lies: the first page for arguments of a vCPU 0.
 pub const ARGUMENT: u64 = va(args_of(VcpuId(0)));
@@ -142,6 +146,15 @@ pub fn build(world: &mut World, wanted: &CreateDomain) -> Result<u16, Errno> {
     build_as(world, 0, wanted)
 }
 
+/// Writes a new domain's shared page as libxenguest does: nothing but masks.
+fn clear_shared_page(domain: &Domain) {
+    let shared = domain.shared_info();
+    (0..PAGE_SIZE).step_by(8).for_each(|at| shared.u64(at).store(0, Relaxed));
+    for at in (0..32 * size_of::<VcpuInfo>()).step_by(size_of::<VcpuInfo>()) {
+        shared.u8(shared_offset::VCPU_INFO + at + vcpu_offset::EVTCHN_UPCALL_MASK).store(1, Relaxed);
+    }
+}
+
 /// As [`build`], with a number of the caller's choice.
 ///
 /// # Errors
@@ -152,6 +165,7 @@ pub fn build_as(world: &mut World, number: u16, wanted: &CreateDomain) -> Result
     let max_memkb = guest::FRAMES as u64 * 4;
     domctl(world, DomctlCmd::MAX_MEM, id, &MaxMem { max_memkb })?;
     let domain = crate::domain::find(DomId(id)).ok_or(Errno::ESRCH)?;
+    clear_shared_page(&domain);
     world.guests.push(Guest::furnish(domain)?);
     let mut context = world.guests.last().map(|guest| vcpus::context(guest, VcpuId(0))).ok_or(Errno::ESRCH)?;
     context.flags |= VGCF_ONLINE;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Domains that tools create, run and destroy.
 
+use core::sync::atomic::Ordering::Relaxed;
+
 use hypercalls::domctl::DomctlCmd;
 use hypercalls::domctl_args::*;
+use hypercalls::shared_info::shared_offset;
 use hypercalls::vcpu::{VGCF_IN_KERNEL, VGCF_ONLINE};
 use hypercalls::{DomId, Errno, GuestPtr, HypercallNr, VcpuGuestContext, VcpuId};
 use hypervisor::domain;
@@ -82,6 +85,7 @@ fn numbers_go_round_and_a_new_domain_is_described() {
 #[test]
 fn a_domain_that_tools_build_runs() {
     let mut world = world();
+    hypervisor::time::set_wall_clock(1_800_000_000 << 30, 0);
     let id = build(&mut world, &wanted()).expect("everything is in place");
     as_domain(&mut world, id);
     assert_eq!(world.registers().rip, HANDLER);
@@ -91,6 +95,10 @@ fn a_domain_that_tools_build_runs() {
     assert_eq!(seen.flags & (XEN_DOMINF_PAUSED | XEN_DOMINF_DYING | XEN_DOMINF_SHUTDOWN), 0);
     assert_eq!((seen.nr_online_vcpus, seen.tot_pages), (1, 64));
     assert!(seen.cpu_time > 0);
+    let domain = domain::find(DomId(id)).expect("it was built");
+    let seconds = domain.shared_info().u32(shared_offset::WC_SEC).load(Relaxed);
+    assert_eq!(u64::from(seconds), (1_800_000_000 << 30) / 1_000_000_000, "the tools cleared the page before");
+    drop(domain);
     world.finish();
 }
 
@@ -216,7 +224,7 @@ fn triggers_and_other_ways_into_the_kernel() {
     assert_eq!(send(&mut world, Trigger::RESET, 0), Err(Errno::ENOSYS));
     assert_eq!(send(&mut world, Trigger::NMI, 0), Ok(()));
     let one = domain::find(DomId(id)).expect("it was created");
-    assert!(one.vcpus[0].nmi_pending.load(std::sync::atomic::Ordering::Relaxed));
+    assert!(one.vcpus[0].nmi_pending.load(Relaxed));
     let ways = ExtVcpuContext {
         size: 64,
         sysenter_callback_eip: HANDLER + 1,
