@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask bench`: what things cost on Xenith, on the C hypervisor and without either, from one run.
 //!
-//! Three parts, each a table of docs/performance.md: instructions of hot paths ([`paths`]), what programs pay on Linux
-//! ([`linux`]), and boots ([`boot`]).
+//! Parts, each a table of docs/performance.md: instructions of hot paths, of one domain's and of several's ([`paths`]), what
+//! programs pay on Linux ([`linux`]), and boots ([`boot`]).
 
 mod boot;
 mod linux;
@@ -11,7 +11,7 @@ mod split;
 
 use crate::debian;
 use crate::project::{self, Project};
-use crate::{build, setup};
+use crate::{build, guests, setup};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// Measures hot paths, what programs pay on Linux, and boots, beside Debian's xen-hypervisor-4.17-amd64.
 ///
-/// Without --paths, --linux and --boot it does all three.
+/// Without --paths, --guests, --linux and --boot it does all of them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Put the tables into docs/performance.md
@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Count the instructions of hot paths
     #[arg(long)]
     paths: bool,
+    /// Count the instructions of what domains do with each other
+    #[arg(long)]
+    guests: bool,
     /// Measure what programs pay, on bare Linux too
     #[arg(long)]
     linux: bool,
@@ -90,10 +93,13 @@ impl Args {
 
 pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     setup::ensure()?;
-    let named = args.paths || args.linux || args.boot;
+    let named = args.paths || args.guests || args.linux || args.boot;
     let alone = args.only_ours || args.only_c;
     if args.paths || !named {
-        publish(project, args, "paths", &paths::table(project, args)?)?;
+        publish(project, args, "paths", &paths::table(project, args, guests::BENCH)?)?;
+    }
+    if args.guests || !named {
+        publish(project, args, "guests", &paths::table(project, args, guests::BENCH_DOMAINS)?)?;
     }
     if args.linux || (!named && !alone) {
         publish(project, args, "linux", &linux::tables(project, args)?)?;

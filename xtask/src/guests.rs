@@ -8,8 +8,10 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::path::PathBuf;
 
-/// The guest that measures; it is no test.
+/// The guest that measures one domain's hot paths; it is no test.
 pub(crate) const BENCH: &str = "bench";
+/// The guest that measures what domains do with each other.
+pub(crate) const BENCH_DOMAINS: &str = "benchdomains";
 
 /// What `tests/guests/guests.toml` says of one guest: the machine it needs, and how much it checks there.
 #[derive(Debug, Clone, Deserialize)]

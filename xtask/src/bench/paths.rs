@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Instructions of hot paths, which the bench guest (`tests/guests/src/bin/bench.rs`) counts by itself.
+//! Instructions of hot paths, which the bench guests (`tests/guests/src/bin/bench.rs`, `benchdomains.rs`) count by themselves.
 //!
 //! Under `-icount shift=0` one instruction is one nanosecond of the machine's time, so the figures are the same on each run
 //! and on any computer.
@@ -22,10 +22,10 @@ use std::time::Instant;
 const CPU: &str = "max,-la57,-xsave,-avx";
 const CPU_OF_C: &str = "max,-la57,-xsave,-avx,-smap";
 
-/// Runs the bench guest on each hypervisor.
-pub(super) fn table(project: &Project, args: &Args) -> Result<String> {
-    let guest = guests::build(project)?.join(guests::BENCH);
-    ensure!(guest.exists(), "there is no guest tests/guests/src/bin/{}.rs", guests::BENCH);
+/// Runs a guest that measures on each hypervisor.
+pub(super) fn table(project: &Project, args: &Args, name: &str) -> Result<String> {
+    let guest = guests::build(project)?.join(name);
+    ensure!(guest.exists(), "there is no guest tests/guests/src/bin/{name}.rs");
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for subject in args.hypervisors(project)? {
         let is_ours = subject.stem == "xenith";
@@ -40,12 +40,16 @@ pub(super) fn table(project: &Project, args: &Args) -> Result<String> {
 fn measure(project: &Project, args: &Args, subject: &Subject, cpu: &str, guest: &Path) -> Result<Vec<Row>> {
     println!("counting on {}", subject.name);
     let logs = project.logs()?;
-    let scratch = Scratch::new(logs.join(format!("bench-{}.files", subject.stem)))?;
+    let name = guest.file_name().unwrap_or_default().display();
+    let scratch = Scratch::new(logs.join(format!("{name}-{}.files", subject.stem)))?;
     let iso_path = scratch.path().join("boot.iso");
     let kernel = Module { name: "vmlinuz", file: guest.to_path_buf(), cmdline: Some(String::new()) };
     let hypervisor = subject.hypervisor.clone();
     let names = Filter::new(&hypervisor.clone().unwrap_or_default());
-    iso::make(&Payload { hypervisor, hv_cmdline: HV_CONSOLE.to_owned(), modules: vec![kernel] }, &iso_path)?;
+    iso::make(
+        &Payload { hypervisor, hv_cmdline: format!("{HV_CONSOLE} dom0_mem=256M"), modules: vec![kernel] },
+        &iso_path,
+    )?;
     let machine = MachineArgs {
         smp: 1,
         mem: "512M".to_owned(),
@@ -56,7 +60,7 @@ fn measure(project: &Project, args: &Args, subject: &Subject, cpu: &str, guest: 
     };
     let mut command = machine.command(&iso_path, Serial::Pipes)?;
     command.args(["-icount", "shift=0,sleep=off"]);
-    let log = logs.join(format!("bench-{}.log", subject.stem));
+    let log = logs.join(format!("{name}-{}.log", subject.stem));
     let mut console = Console::start(&mut command, &log, names)?;
     let deadline = Instant::now() + args.limit();
     while guests::Report::parse(console.text()).done.is_none() {

@@ -27,11 +27,13 @@
 
 pub mod abi;
 pub mod console;
+pub mod domain;
 mod entry;
 pub mod events;
 pub mod fifo;
 pub mod grants;
 pub mod hypercall;
+pub mod measure;
 pub mod mem;
 pub mod report;
 pub mod smp;

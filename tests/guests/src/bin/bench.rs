@@ -11,12 +11,11 @@
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use pv::abi::{self, MmuUpdate, TrapInfo, mmuext, nr, pte};
 use pv::hypercall::*;
+use pv::measure::{RUNS, calibrate, raw, show, ticks};
 use pv::time::{self, tsc};
-use pv::{equal, errno, events, mem, println, trap, user};
+use pv::{equal, errno, events, mem, trap, user};
 
 pv::guest!(main, init_p2m);
-
-const RUNS: usize = 64;
 
 fn main() {
     let _ = vcpu_op(7, 0, &mut 0u64);
@@ -27,38 +26,6 @@ fn main() {
     pins();
     event();
     timer();
-}
-
-/// Prints a figure given in tenths.
-fn show(name: &str, tenths: u64) {
-    println!("bench {name} {}.{}", tenths / 10, tenths % 10);
-}
-
-/// Returns the least ticks of many runs.
-fn raw(mut work: impl FnMut()) -> u64 {
-    let mut least = u64::MAX;
-    for _ in 0..RUNS {
-        let start = tsc();
-        work();
-        least = least.min(tsc() - start);
-    }
-    least
-}
-
-/// Returns the least ticks of many runs, less those of measuring.
-fn ticks(work: impl FnMut()) -> u64 {
-    raw(work).saturating_sub(raw(|| ()))
-}
-
-fn calibrate() {
-    let loops = ticks(|| {
-        // SAFETY: a loop of 2 times 500 instructions.
-        unsafe {
-            core::arch::asm!("mov {n:e}, 500", "2: dec {n:e}", "jnz 2b", n = out(reg) _);
-        }
-    });
-    // One for the load of the counter.
-    show("calibration", 10 * (loops - 1));
 }
 
 fn hypercalls() {

@@ -5,160 +5,31 @@
 #![no_main]
 
 use core::sync::atomic::Ordering::SeqCst;
-use pv::abi::{self, MmuExt, MmuUpdate, nr, pte};
-use pv::hypercall::*;
+use pv::abi::nr;
+use pv::domain::{self, CODE, FRAMES, Image, Op, call, create, domctl, free_pages, gone, look, map, simple, wanted};
+use pv::hypercall::hypercall2;
 use pv::{check, equal, errno, mem};
 
 pv::guest!(main);
 
 /// Domains that are built and destroyed.
 const ROUNDS: u64 = 150;
-/// Frames of each: four page tables, code, and a page of data.
-const FRAMES: usize = 6;
-/// Where the domain's code and data are: it says its word, or runs in a circle.
-const CODE: u64 = 0x40_0000;
+/// Where a domain runs in a circle.
 const CIRCLE: u64 = CODE + 0x20;
 /// Pauses of a domain that runs in a circle.
 const PAUSES: u64 = 2000;
 /// What the domain says last.
 const WORD: u32 = 0x42;
 
-const VERSION: u64 = 0x15 << 32;
-
-mod domctl {
-    pub const CREATE: u64 = 1;
-    pub const DESTROY: u64 = 2;
-    pub const PAUSE: u64 = 3;
-    pub const UNPAUSE: u64 = 4;
-    pub const INFO: u64 = 5;
-    pub const MAX_MEM: u64 = 11;
-    pub const SET_CONTEXT: u64 = 12;
-    pub const GET_CONTEXT: u64 = 13;
-    pub const MAX_VCPUS: u64 = 15;
-    pub const RESUME: u64 = 27;
-}
-
-/// The structure of a call, as 18 words.
-type Op = [u64; 18];
-
-fn call(cmd: u64, domid: u64, op: &mut Op) -> i64 {
-    (op[0], op[1]) = (cmd | VERSION, domid);
-    hypercall1(nr::DOMCTL, op.as_mut_ptr() as u64)
-}
-
-/// A call whose argument is one word.
-fn simple(cmd: u64, domid: u64, word: u64) -> i64 {
-    let mut op = Op::default();
-    op[2] = word;
-    call(cmd, domid, &mut op)
-}
-
-/// What `createdomain` is asked for.
-fn wanted() -> Op {
-    let mut op = Op::default();
-    // One vCPU, ports up to 1023, usual limits on grants, which have version 1.
-    op[5] = 1 << 32;
-    op[6] = 1023 | u64::from(u32::MAX) << 32;
-    op[7] = u64::from(u32::MAX) | 1 << 32;
-    op
-}
-
-fn create(domid: u64) -> Result<u64, i64> {
-    let mut op = wanted();
-    match call(domctl::CREATE, domid, &mut op) {
-        0 => Ok(op[1] & 0xffff),
-        error => Err(error),
-    }
-}
-
 /// Flags and pages of a domain, if there is one of that number.
 fn info(domid: u64) -> Option<(u64, u64)> {
     look(domid).map(|op| (op[2] >> 32, op[3]))
-}
-
-/// All that is told of a domain.
-fn look(domid: u64) -> Option<Op> {
-    let mut op = Op::default();
-    let found = call(domctl::INFO, domid, &mut op) == 0 && op[2] & 0xffff == domid;
-    found.then_some(op)
 }
 
 const DYING: u64 = 1;
 const SHUTDOWN: u64 = 1 << 2;
 const PAUSED: u64 = 1 << 3;
 const RUNNING: u64 = 1 << 5;
-
-fn free_pages() -> u64 {
-    let mut op = [0u64; 17];
-    op[0] = 3 | VERSION;
-    hypercall1(nr::SYSCTL, op.as_mut_ptr() as u64);
-    // Behind ten 32-bit words and the number of all pages; what is not scrubbed yet is free too.
-    op[1 + 5 + 1]
-}
-
-/// Maps a frame of the domain's where `page` is.
-fn map(page: u64, mfn: u64, domid: u64) -> i64 {
-    let request = MmuUpdate { ptr: mem::l1_entry(page).maddr, val: mfn << 12 | pte::KERNEL_RW };
-    let result = hypercall4(nr::MMU_UPDATE, &raw const request as u64, 1, 0, domid);
-    mmuext_op(abi::mmuext::INVLPG_LOCAL, page, 0);
-    result
-}
-
-/// Gives the domain frames.
-fn populate(domid: u64) -> Option<[u64; FRAMES]> {
-    let mut frames: [u64; FRAMES] = core::array::from_fn(|n| n as u64);
-    let mut reservation = [frames.as_mut_ptr() as u64, FRAMES as u64, 0, domid];
-    let done = hypercall2(nr::MEMORY_OP, 6, reservation.as_mut_ptr() as u64);
-    (done == FRAMES as i64).then_some(frames)
-}
-
-/// Writes the domain's memory through `page`, which is this domain's own again afterwards.
-fn fill(page: u64, domid: u64, frames: &[u64; FRAMES]) -> bool {
-    let [_, l3, l2, l1, code, data] = *frames;
-    let table = |mfn: u64| mfn << 12 | pte::TABLE;
-    let leaf = |mfn: u64, rw: u64| mfn << 12 | pte::P | pte::U | pte::A | pte::D | rw;
-    // mov edi, 2; mov esi, CODE + 0x1000; mov eax, 29; syscall; jmp to the first: it says it again when it goes on.
-    let bytes = *b"\xbf\x02\0\0\0\xbe\0\x10\x40\0\xb8\x1d\0\0\0\x0f\x05\xeb\xed\0\0\0\0\0";
-    let words =
-        core::array::from_fn::<u64, 3, _>(|n| u64::from_le_bytes(core::array::from_fn(|byte| bytes[8 * n + byte])));
-    let first = abi::index(CODE, 2);
-    let parts: [&[(usize, u64)]; FRAMES] = [
-        &[(0, table(l3))],
-        &[(0, table(l2))],
-        &[(first, table(l1))],
-        &[(0, leaf(code, 0)), (1, leaf(data, pte::RW))],
-        &[(0, words[0]), (1, words[1]), (2, words[2]), (4, 0xfeeb)],
-        &[(0, u64::from(WORD))],
-    ];
-    let mut good = true;
-    for (mfn, words) in frames.iter().zip(parts) {
-        good &= map(page, *mfn, domid) == 0;
-        words.iter().for_each(|&(index, word)| mem::entry(page, index).store(word, SeqCst));
-    }
-    mem::make_rw(page);
-    good
-}
-
-fn pin(domid: u64, root: u64) -> i64 {
-    let request = MmuExt { cmd: abi::mmuext::PIN_L4, arg1: root, arg2: 0 };
-    hypercall4(nr::MMUEXT_OP, &raw const request as u64, 1, 0, domid)
-}
-
-/// Sets vCPU 0's state: in the kernel, online, at the code.
-fn start(domid: u64, context: u64, root: u64, at: u64) -> i64 {
-    let set = |offset: usize, value: u64| mem::entry(context, offset / 8).store(value, SeqCst);
-    set(512, 1 << 2 | 1 << 5);
-    set(648, at);
-    set(656, abi::FLAT_CS64);
-    set(672, CODE + 0x2000);
-    set(680, abi::FLAT_SS);
-    set(4968, abi::FLAT_SS);
-    set(4976, CODE + 0x2000);
-    set(5008, root << 12);
-    let mut op = Op::default();
-    op[3] = context;
-    call(domctl::SET_CONTEXT, domid, &mut op)
-}
 
 /// Waits until the domain has shut down; returns its flags then.
 fn wait(domid: u64) -> u64 {
@@ -171,28 +42,15 @@ fn wait(domid: u64) -> u64 {
     0
 }
 
-/// Waits until there is no such domain.
-fn gone(domid: u64) -> bool {
-    (0..100_000).any(|_| {
-        hypercall2(nr::SCHED_OP, 0, 0);
-        info(domid).is_none()
-    })
-}
-
-/// Builds a domain that runs; an error names what failed.
+/// Builds a domain that runs from `at`; an error names what failed.
 fn build(page: u64, context: u64, at: u64) -> Result<(u64, [u64; FRAMES]), &'static str> {
-    let id = create(0).map_err(|_| "create")?;
-    let good = |result: i64, what: &'static str| if result == 0 { Ok(()) } else { Err(what) };
-    good(simple(domctl::MAX_VCPUS, id, 1), "vcpus")?;
-    good(simple(domctl::MAX_MEM, id, 4 * FRAMES as u64), "memory")?;
-    let frames = populate(id).ok_or("populate")?;
-    if !fill(page, id, &frames) {
-        return Err("fill");
-    }
-    good(pin(id, frames[0]), "pin")?;
-    good(start(id, context, frames[0], at), "start")?;
-    good(simple(domctl::UNPAUSE, id, 0), "unpause")?;
-    Ok((id, frames))
+    // mov edi, 2; mov esi, DATA; mov eax, 29; syscall; jmp to the first: it says it again when it goes on.
+    let bytes = *b"\xbf\x02\0\0\0\xbe\0\x10\x40\0\xb8\x1d\0\0\0\x0f\x05\xeb\xed\0\0\0\0\0";
+    let word = |n: usize| u64::from_le_bytes(core::array::from_fn(|byte| bytes[8 * n + byte]));
+    // The last is a jump to itself, at CIRCLE.
+    let code = [word(0), word(1), word(2), 0, 0xfeeb];
+    let domain = domain::build(page, context, &Image { code: &code, data: u64::from(WORD), start: at, upcall: 0 })?;
+    if simple(domctl::UNPAUSE, domain.id, 0) == 0 { Ok((domain.id, domain.frames)) } else { Err("unpause") }
 }
 
 fn main() {
