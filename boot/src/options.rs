@@ -9,11 +9,13 @@ mod dom0;
 mod l1tf;
 mod names;
 mod parse;
+mod sharing;
 mod time;
 
 pub use com1::{Baud, Com1, Parity};
 pub use dom0::{Dom0Mem, Dom0Vcpus, MemSize};
 pub use l1tf::PvL1tf;
+pub use sharing::Sharing;
 pub use time::ClockSource;
 
 use arrayvec::ArrayVec;
@@ -119,6 +121,8 @@ pub struct Options {
     pub gnttab_max_maptrack_frames: Option<u32>,
     /// What becomes of NMIs that the machine sends.
     pub nmi: Nmi,
+    /// How CPUs are shared.
+    pub sched: Sharing,
     /// Refuse guests' absent page-table entries that a CPU affected by L1TF would look at.
     pub pv_l1tf: PvL1tf,
 }
@@ -166,6 +170,7 @@ impl Default for Options {
             gnttab_max_frames: None,
             gnttab_max_maptrack_frames: None,
             nmi: Nmi::default(),
+            sched: Sharing::default(),
             pv_l1tf: PvL1tf::default(),
         }
     }
@@ -296,6 +301,7 @@ const SPECS: &[Spec] = &[
     value("pv-l1tf", l1tf::ACCEPTED, |o, v| l1tf::parse(o.pv_l1tf, v).map(|p| o.pv_l1tf = p)),
     boolean("noreboot", |o| &mut o.noreboot),
     boolean("nosmp", |o| &mut o.nosmp),
+    value("sched", sharing::ACCEPTED, |o, v| sharing::parse(v).map(|s| o.sched = s)),
     boolean("sync_console", |o| &mut o.sync_console),
     nothing("placeholder"),
     nothing("real-mode"),

@@ -55,6 +55,8 @@ pub struct Config {
 /// What tools give a domain that they create.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tools {
+    /// Which CPUs it shares with whom.
+    pub pool: sched::PoolId,
     /// It begins with one pause, which they take back when it is built.
     pub paused: bool,
     /// The name by which they know it for ever.
@@ -220,7 +222,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
         arch: config.tools.arch,
     });
     domain::publish(domain.clone())?;
-    schedule::adopt(&domain);
+    schedule::adopt(&domain, config.tools.pool);
     opening.succeeded();
     Ok(domain)
 }

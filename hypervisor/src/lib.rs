@@ -51,6 +51,7 @@ pub mod panic;
 pub mod pci;
 pub mod pirq;
 pub mod placement;
+pub mod pools;
 pub mod port_io;
 pub mod power;
 pub mod privileged;

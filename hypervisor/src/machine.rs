@@ -14,7 +14,7 @@ mod processors;
 mod screen;
 
 use arch::Regs;
-use boot::options::{Failure, Options};
+use boot::options::{Failure, Options, Sharing};
 use boot::{BootInfo, options};
 use hypercalls::HypercallNr;
 use hypervisor::dispatch::{HANDLERS, Handler};
@@ -100,6 +100,7 @@ extern "C" fn on_own_tables() -> ! {
     hypervisor::ops::version::COMMAND_LINE.call_once(|| info.cmdline().into());
     let platform = devices::discover(&info);
     hypervisor::mca::init_cpu();
+    share_cpus(command_line_options());
     processors::start_all(&platform, &info);
     devices::interrupts(&platform);
     devices::config_space(&info, &platform);
@@ -119,6 +120,16 @@ extern "C" fn on_own_tables() -> ! {
     screen::release();
     schedule::cpu_online(arch::cpu::this_cpu());
     arch::entry::start_running()
+}
+
+/// Says how CPUs are shared, before there are any to share.
+fn share_cpus(options: &Options) {
+    let (kind, name) = match options.sched {
+        Sharing::Credit2 => (sched::Kind::Fair, "credit2"),
+        Sharing::Null => (sched::Kind::Null, "null"),
+    };
+    let _ = schedule::set_up(kind);
+    log::info!("scheduler: {name}");
 }
 
 /// Fails where an administrator who tests the report wants it.

@@ -2,18 +2,12 @@
 //! What tools see and set of scheduling: weights, caps and affinities, in their terms.
 
 use arch::{CpuId, CpuMask, cpu};
-use hypercalls::domctl_args::SchedulerId;
 use hypercalls::{Errno, Result};
 use sched::{Affinity, Cpu, CpuSet, GroupId, UnitId};
 
 use crate::domain::Domain;
 use crate::schedule;
 use crate::vcpu::Vcpu;
-
-/// Returns what the scheduler calls itself to the tools.
-pub const fn scheduler() -> SchedulerId {
-    SchedulerId::CREDIT2
-}
 
 /// A domain's part of the CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +30,7 @@ pub fn set_weight(domain: &Domain, to: Weight) {
     let poke = schedule::with_scheduler(|s| {
         s.set_weight_cap(now, GroupId(domain.id.0), u32::from(to.weight), u32::from(to.cap_percent))
     });
-    poke.iter().for_each(|c| cpu::raise(CpuId(c.0), cpu::Work::SCHEDULE));
+    schedule::poke_all(poke);
 }
 
 /// Where a vCPU may run, and where it would like to.
@@ -59,9 +53,7 @@ pub fn set_places(vcpu: &Vcpu, to: &Places) {
     let now = arch::time::now();
     let affinity = Affinity { hard: set(&to.hard), soft: set(&to.soft) };
     let poke = schedule::with_scheduler(|s| s.set_affinity(now, UnitId(vcpu.unit), affinity));
-    if let Some(c) = poke {
-        cpu::raise(CpuId(c.0), cpu::Work::SCHEDULE);
-    }
+    schedule::poke_all(poke);
 }
 
 /// Pins a vCPU to one CPU for a while, whatever else is set; `None` ends that.
@@ -91,7 +83,7 @@ pub fn pin(vcpu: &Vcpu, to: Option<CpuId>) -> Result<()> {
     Ok(())
 }
 
-fn mask(of: &CpuSet) -> CpuMask {
+pub(crate) fn mask(of: &CpuSet) -> CpuMask {
     let mut mask = CpuMask::EMPTY;
     of.iter().for_each(|c| mask.insert(CpuId(c.0)));
     mask
@@ -99,18 +91,4 @@ fn mask(of: &CpuSet) -> CpuMask {
 
 fn set(of: &CpuMask) -> CpuSet {
     of.iter().map(|c| Cpu(c.0)).collect()
-}
-
-/// Returns how long a vCPU that was given a CPU keeps it against any other, in microseconds.
-pub fn ratelimit_us() -> u32 {
-    let ns = schedule::with_scheduler(|s| s.params().ratelimit_ns);
-    u32::try_from(ns / 1000).unwrap_or(u32::MAX)
-}
-
-/// Sets that time.
-pub fn set_ratelimit_us(us: u32) {
-    schedule::with_scheduler(|s| {
-        let params = sched::Params { ratelimit_ns: u64::from(us) * 1000, ..s.params() };
-        s.set_params(params);
-    });
 }

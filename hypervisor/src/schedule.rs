@@ -20,7 +20,7 @@ use hypercalls::shared_info::vcpu_offset;
 use hypercalls::vcpu::Runstate as State;
 use hypercalls::{DomId, Errno, Result, VcpuId};
 use mm::Lock;
-use sched::{Affinity, Cpu, CpuSet, GroupId, Params, Scheduler, UnitId};
+use sched::{Affinity, Cpu, CpuSet, GroupId, Kind, Params, PoolId, Scheduler, UnitId};
 
 use crate::domain::Domain;
 use crate::keys::{Text, line, part};
@@ -45,7 +45,12 @@ static LAST_DOMAIN: [AtomicU16; MAX_CPUS] = [const { AtomicU16::new(DomId::INVAL
 static SLICE_END: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
 
 fn scheduler() -> &'static Lock<Scheduler> {
-    SCHEDULER.call_once(|| Lock::new(rank::SCHEDULE, Scheduler::new(Params::default())))
+    set_up(Kind::Fair)
+}
+
+/// Says how CPUs are shared that are in no other pool. Only the first call does, before there are any.
+pub fn set_up(kind: Kind) -> &'static Lock<Scheduler> {
+    SCHEDULER.call_once(|| Lock::new(rank::SCHEDULE, Scheduler::new(kind, Params::default())))
 }
 
 /// Calls `f` with the scheduler, under its lock.
@@ -56,7 +61,7 @@ pub(crate) fn with_scheduler<T>(f: impl FnOnce(&mut Scheduler) -> T) -> T {
 /// Forgets CPUs and vCPUs, for a new machine; what kept the domains is the caller's to drop.
 #[cfg(not(target_os = "none"))]
 pub fn take_all() -> Vec<Unit> {
-    *scheduler().lock() = Scheduler::new(Params::default());
+    *scheduler().lock() = Scheduler::new(Kind::Fair, Params::default());
     SLICE_END.iter().for_each(|end| end.store(u64::MAX, Relaxed));
     core::mem::take(&mut *UNITS.write())
 }
@@ -113,14 +118,15 @@ impl Drop for Numbers {
     }
 }
 
-/// Takes up a new domain's vCPUs, which have taken their numbers; they are down and do not run yet.
-pub fn adopt(domain: &Arc<Domain>) {
+/// Takes up a new domain's vCPUs in a pool, or in the default one if it is gone. They have taken their numbers; they are
+/// down and do not run yet.
+pub fn adopt(domain: &Arc<Domain>, pool: PoolId) {
     let mut units = UNITS.write();
     for vcpu in &domain.vcpus {
         if let Some(unit) = units.get_mut(vcpu.unit as usize) {
             *unit = Unit::Vcpu(domain.clone(), vcpu.id);
         }
-        scheduler().lock().add(UnitId(vcpu.unit), GroupId(domain.id.0), Affinity::ANY);
+        scheduler().lock().add(UnitId(vcpu.unit), GroupId(domain.id.0), pool, Affinity::ANY);
     }
 }
 
@@ -180,7 +186,7 @@ pub fn wake(vcpu: &Vcpu) {
     }
 }
 
-fn poke_all(cpus: CpuSet) {
+pub(crate) fn poke_all(cpus: CpuSet) {
     for cpu in cpus.iter() {
         cpu::raise(CpuId(cpu.0), Work::SCHEDULE);
     }
@@ -234,7 +240,15 @@ pub fn wake_poller(vcpu: &Vcpu) {
 
 /// Makes a vCPU that must not run any more leave its CPU soon, and the queue in which it waits at once.
 pub fn stop(vcpu: &Vcpu) {
-    let runs_on = scheduler().lock().sleep(arch::time::now(), UnitId(vcpu.unit));
+    let (unit, now) = (UnitId(vcpu.unit), arch::time::now());
+    // What a CPU is kept for is a vCPU that sleeps, not one that may never come back.
+    let is_long = vcpu.status.down.load(SeqCst) || vcpu.domain().dying.load(SeqCst);
+    let (runs_on, freed) = {
+        let mut s = scheduler().lock();
+        let runs_on = s.sleep(now, unit);
+        (runs_on, if is_long { s.release(now, unit) } else { None })
+    };
+    poke_all(freed.into_iter().collect());
     let running = vcpu.status.running.load(SeqCst).then(|| vcpu.status.cpu.load(Relaxed));
     if let Some(number) = runs_on.map(|cpu| cpu.0).or(running) {
         cpu::raise(CpuId(number), Work::SCHEDULE);

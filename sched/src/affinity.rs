@@ -111,8 +111,14 @@ impl CpuSet {
 impl FromIterator<Cpu> for CpuSet {
     fn from_iter<I: IntoIterator<Item = Cpu>>(cpus: I) -> Self {
         let mut set = Self::EMPTY;
-        cpus.into_iter().for_each(|cpu| set.insert(cpu));
+        set.extend(cpus);
         set
+    }
+}
+
+impl Extend<Cpu> for CpuSet {
+    fn extend<I: IntoIterator<Item = Cpu>>(&mut self, cpus: I) {
+        cpus.into_iter().for_each(|cpu| self.insert(cpu));
     }
 }
 

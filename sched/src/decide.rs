@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The decisions: which CPU a unit waits for, and which unit a CPU runs.
+//! The fair policy's decisions: which CPU a unit waits for, and which unit a CPU runs.
 
 use crate::credit::{Vtime, charge, time_for};
+use crate::fair::Fair;
 use crate::queue::Entry;
-use crate::{Cpu, CpuSet, Decision, Place, Scheduler, UnitId};
+use crate::{Cpu, CpuSet, Decision, Place, UnitId};
 
 /// How many other CPUs' queues are searched for work.
 const STEAL_QUEUES: usize = 16;
@@ -12,10 +13,9 @@ const STEAL_UNITS: usize = 4;
 /// How many CPUs with a unit of their own are asked whether they had better run another.
 const LONE_PROBES: usize = 8;
 
-impl Scheduler {
-    /// Decides what a CPU runs from now on, having charged the unit that it ran. The caller switches
-    /// to [`Decision::next`], programs the timer and pokes.
-    pub fn schedule(&mut self, now: u64, cpu: Cpu) -> Decision {
+impl Fair {
+    /// Decides what a CPU runs from now on, having charged the unit that it ran.
+    pub(crate) fn decide(&mut self, now: u64, cpu: Cpu) -> Decision {
         if !self.online.contains(cpu) {
             return Decision::default();
         }

@@ -4,10 +4,13 @@
 //! A *unit* is what runs (a vCPU), a *group* is what weight and cap belong to (a domain). Time and
 //! CPU numbers come in as arguments; the caller holds one lock around every call, programs the timer
 //! for [`Decision::until`] and sends the interrupts that the answers ask for ([`Decision::poke`] and
-//! the `Option<Cpu>` of [`Scheduler::wake`] and its like: those CPUs shall call
+//! what [`Scheduler::wake`] and its like return: those CPUs shall call
 //! [`Scheduler::schedule`]).
 //!
-//! Each unit has a virtual time that passes while it runs, faster the smaller its group's weight.
+//! CPUs and groups belong to pools, of which each is scheduled by a policy of its own: fair, or null, which gives each
+//! unit a CPU to itself.
+//!
+//! Under the fair policy each unit has a virtual time that passes while it runs, faster the smaller its group's weight.
 //! Each CPU has a queue ordered by virtual time and runs the unit that is furthest behind. A CPU
 //! whose best unit is well ahead of one that waits elsewhere takes that one over, so that fairness
 //! holds across CPUs; an idle CPU takes any that may run there. A unit that slept keeps a small claim,
@@ -29,13 +32,16 @@ mod balance;
 mod budget;
 mod credit;
 mod decide;
+mod fair;
+mod null;
+mod policy;
+mod pools;
 mod queue;
-mod scheduler;
 mod unit;
 
 pub use affinity::{Affinity, CpuSet, MAX_CPUS};
 pub use credit::DEFAULT_WEIGHT;
-pub use scheduler::Scheduler;
+pub use pools::{Kind, PoolId, Refusal, Scheduler};
 pub use unit::Place;
 
 /// What runs: a vCPU's number to the scheduler, opaque.

@@ -134,7 +134,6 @@ pub(super) const KNOWN: &[&str] = &[
     "reboot",
     "rmrr",
     "ro-hpet",
-    "sched",
     "sched-gran",
     "sched_credit2_max_cpus_runqueue",
     "sched_credit2_migrate_resist",

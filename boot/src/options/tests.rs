@@ -68,6 +68,16 @@ fn clock_sources() {
 }
 
 #[test]
+fn schedulers() {
+    assert_eq!(good("").sched, Sharing::Credit2);
+    assert_eq!(good("sched=null").sched, Sharing::Null);
+    assert_eq!(good("sched=null sched=credit2").sched, Sharing::Credit2);
+    for line in ["sched", "sched=", "sched=credit", "sched=null,credit2", "no-sched"] {
+        is_malformed(line);
+    }
+}
+
+#[test]
 fn efi_services() {
     for line in ["", "efi=rs", "efi=no-rs,rs", "efi=rs=yes"] {
         assert!(good(line).efi_services, "{line}");

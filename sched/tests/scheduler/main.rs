@@ -2,6 +2,8 @@
 //! The scheduler in a simulated machine. Random tests print their seed; `XENITH_SEED` sets it.
 
 mod fairness;
+mod null;
+mod pools;
 mod simulation;
 mod storm;
 mod turns;

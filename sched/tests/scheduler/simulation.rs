@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use sched::{Affinity, Cpu, CpuSet, GroupId, Params, Place, Scheduler, UnitId};
+use sched::{Affinity, Cpu, CpuSet, GroupId, Kind, Params, Place, PoolId, Scheduler, UnitId};
 
 /// A small generator of numbers (splitmix64), the same on every machine.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ impl Machine {
     pub(crate) fn new(cpus: u16) -> Self {
         let mut machine = Self {
             now: 0,
-            sched: Scheduler::new(Params::default()),
+            sched: Scheduler::new(Kind::Fair, Params::default()),
             units: BTreeMap::new(),
             running: BTreeMap::new(),
             timers: BTreeMap::new(),
@@ -107,14 +107,46 @@ impl Machine {
     pub(crate) fn offline(&mut self, cpu: Cpu) {
         self.running.remove(&cpu);
         self.timers.remove(&cpu);
-        for (_, poke) in self.sched.cpu_offline(self.now, cpu) {
-            self.poke(poke);
+        let poke = self.sched.cpu_offline(self.now, cpu);
+        self.poke(poke);
+    }
+
+    /// Makes a pool of CPUs that it takes from the first one.
+    pub(crate) fn pool(&mut self, kind: Kind, cpus: &[u16]) -> PoolId {
+        let pool = self.sched.create_pool(None, kind, Params::default()).expect("there is room");
+        for cpu in cpus.iter().copied().map(Cpu) {
+            self.remove_cpu(PoolId::DEFAULT, cpu);
+            self.add_cpu(pool, cpu);
         }
+        pool
+    }
+
+    pub(crate) fn add_cpu(&mut self, pool: PoolId, cpu: Cpu) {
+        if self.sched.add_cpu(self.now, pool, cpu).is_ok() {
+            self.poke(CpuSet::of(cpu));
+        }
+    }
+
+    pub(crate) fn remove_cpu(&mut self, pool: PoolId, cpu: Cpu) {
+        let poke = self.sched.remove_cpu(self.now, pool, cpu).unwrap_or_default();
+        self.obey(poke);
+    }
+
+    pub(crate) fn move_group(&mut self, group: u16, pool: PoolId) {
+        let poke = self.sched.move_group(self.now, GroupId(group), pool).unwrap_or_default();
+        self.obey(poke);
+    }
+
+    /// Lets CPUs decide at once, those first that lose what they run.
+    fn obey(&mut self, poke: CpuSet) {
+        let (lose, others): (CpuSet, CpuSet) =
+            poke.iter().partition(|cpu| self.sched.current(*cpu) != self.running.get(cpu).copied());
+        lose.iter().chain(others.iter()).for_each(|cpu| self.decide(cpu));
     }
 
     pub(crate) fn add(&mut self, id: u32, group: u16, work: Work, affinity: Affinity) {
         let id = UnitId(id);
-        self.sched.add(id, GroupId(group), affinity);
+        self.sched.add(id, GroupId(group), PoolId::DEFAULT, affinity);
         let sleep_at = match work {
             Work::Hog => u64::MAX,
             Work::Burst { run, .. } => run,
@@ -127,7 +159,7 @@ impl Machine {
 
     pub(crate) fn set_weight_cap(&mut self, group: u16, weight: u32, cap: u32) {
         let set = self.sched.set_weight_cap(self.now, GroupId(group), weight, cap);
-        set.iter().for_each(|cpu| self.at(self.now, Event::Decide(cpu)));
+        self.poke(set);
     }
 
     pub(crate) fn set_affinity(&mut self, id: u32, affinity: Affinity) {
@@ -173,10 +205,8 @@ impl Machine {
         self.events.push(Reverse((when, self.sequence, event)));
     }
 
-    fn poke(&mut self, cpu: Option<Cpu>) {
-        if let Some(cpu) = cpu {
-            self.at(self.now, Event::Decide(cpu));
-        }
+    fn poke(&mut self, cpus: CpuSet) {
+        cpus.iter().for_each(|cpu| self.at(self.now, Event::Decide(cpu)));
     }
 
     fn step(&mut self, event: Event) {
@@ -189,7 +219,7 @@ impl Machine {
                     unit.waits = true;
                 }
                 let poke = self.sched.wake(self.now, id);
-                self.poke(poke);
+                self.poke(poke.into_iter().collect());
             }
             Event::Sleep(id) => self.sleep(id),
             Event::Decide(cpu) => self.decide(cpu),
@@ -237,7 +267,7 @@ impl Machine {
                 self.at(until, Event::Decide(cpu));
             }
         }
-        decision.poke.iter().for_each(|other| self.at(self.now, Event::Decide(other)));
+        self.poke(decision.poke);
         self.check(decision.poke, cpu);
     }
 

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Single decisions, step by step.
 
-use sched::{Affinity, Cpu, CpuSet, GroupId, Params, Place, Scheduler, UnitId};
+use sched::{Affinity, Cpu, CpuSet, GroupId, Kind, Params, Place, PoolId, Scheduler, UnitId};
 
 const MS: u64 = 1_000_000;
 const A: UnitId = UnitId(1);
 const B: UnitId = UnitId(2);
 
 fn one_cpu() -> Scheduler {
-    let mut sched = Scheduler::new(Params::default());
+    let mut sched = Scheduler::new(Kind::Fair, Params::default());
     sched.cpu_online(0, Cpu(0));
     sched.schedule(0, Cpu(0));
-    sched.add(A, GroupId(1), Affinity::ANY);
-    sched.add(B, GroupId(2), Affinity::ANY);
+    sched.add(A, GroupId(1), PoolId::DEFAULT, Affinity::ANY);
+    sched.add(B, GroupId(2), PoolId::DEFAULT, Affinity::ANY);
     sched
 }
 
@@ -84,9 +84,9 @@ fn a_unit_without_a_cpu_waits_for_one() {
     assert_eq!(sched.schedule(0, Cpu(0)).next, None);
     sched.cpu_online(5, Cpu(1));
     assert_eq!(sched.schedule(5, Cpu(1)).next, Some(A));
-    assert_eq!(sched.cpu_offline(9, Cpu(1)), [(A, None)]);
+    assert!(sched.cpu_offline(9, Cpu(1)).is_empty());
     assert_eq!(sched.runtime(20, A), 4);
-    assert_eq!(sched.set_affinity(20, A, only(0)), Some(Cpu(0)));
+    assert_eq!(sched.set_affinity(20, A, only(0)), CpuSet::of(Cpu(0)));
     assert_eq!(sched.schedule(20, Cpu(0)).next, Some(A));
 }
 
@@ -98,7 +98,7 @@ fn a_running_unit_that_may_not_stay_moves_at_once() {
     sched.wake(0, A);
     sched.schedule(0, Cpu(0));
     let elsewhere = Affinity::pinned(Cpu(1));
-    assert_eq!(sched.set_affinity(MS, A, elsewhere), Some(Cpu(0)));
+    assert_eq!(sched.set_affinity(MS, A, elsewhere), CpuSet::of(Cpu(0)));
     let decision = sched.schedule(MS, Cpu(0));
     assert_eq!((decision.next, decision.poke), (None, CpuSet::of(Cpu(1))));
     assert_eq!(sched.schedule(MS, Cpu(1)).next, Some(A));

@@ -12,6 +12,7 @@ use crate::domain::Domain;
 use crate::grants::Limits;
 use crate::io_rights::IoRights;
 use crate::ops::sysctl::Answer;
+use crate::pools;
 use crate::vcpu::Vcpu;
 
 /// vCPUs that one domain may have.
@@ -75,7 +76,8 @@ fn config(id: DomId, wanted: &CreateDomain) -> Result<Config> {
     if !matches!(wanted.arch.emulation_flags, 0 | EMULATE_PIT) {
         return Err(Errno::EOPNOTSUPP);
     }
-    if wanted.cpupool_id != 0 {
+    let pool = sched::PoolId(wanted.cpupool_id);
+    if pools::scheduler(pool).is_none() {
         return Err(Errno::ESRCH);
     }
     Ok(Config {
@@ -87,6 +89,7 @@ fn config(id: DomId, wanted: &CreateDomain) -> Result<Config> {
         io: IoRights::none(),
         grants: limits(wanted)?,
         tools: Tools {
+            pool,
             paused: true,
             handle: wanted.handle,
             serves_store: wanted.flags & XEN_DOMCTL_CDF_XS_DOMAIN != 0,

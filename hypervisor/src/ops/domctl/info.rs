@@ -39,6 +39,7 @@ fn flags(domain: &Domain) -> u32 {
 
 /// Describes a domain.
 pub fn of(domain: &Domain) -> GetDomainInfo {
+    let cpupool = crate::pools::of(domain).0;
     GetDomainInfo {
         domain: domain.id,
         flags: flags(domain),
@@ -51,7 +52,7 @@ pub fn of(domain: &Domain) -> GetDomainInfo {
         nr_online_vcpus: domain.vcpus.iter().filter(|v| !v.status.down.load(Relaxed)).count() as u32,
         max_vcpu_id: (domain.vcpus.len() as u32).wrapping_sub(1),
         handle: *domain.handle.lock(),
-        cpupool: 0,
+        cpupool,
         arch_config: domain.arch,
         ..GetDomainInfo::default()
     }

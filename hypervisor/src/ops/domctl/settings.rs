@@ -10,8 +10,8 @@ use crate::domain::Domain;
 use crate::ops::bitmap;
 use crate::ops::sysctl::Answer;
 use crate::placement::{self, Weight};
-use crate::time;
 use crate::vcpu::Vcpu;
+use crate::{pools, time};
 
 /// Refuses what a domain cannot do to itself.
 pub(super) fn not_self(vcpu: &Vcpu, domain: &Domain) -> Result<()> {
@@ -88,10 +88,11 @@ pub(super) fn max_mem(_: &Vcpu, domain: &Domain, payload: &mut Payload) -> Resul
 /// Reads or sets the part of the CPUs that a domain gets.
 pub(super) fn scheduler_op(_: &Vcpu, domain: &Domain, payload: &mut Payload) -> Result<Answer> {
     let mut a: DomctlSchedulerOp = payload.get();
-    if a.sched_id != placement::scheduler() {
+    if Some(a.sched_id) != pools::scheduler(pools::of(domain)) {
         return Err(Errno::EINVAL);
     }
     match a.cmd {
+        DomctlSchedOp::PUTINFO | DomctlSchedOp::GETINFO if a.sched_id == SchedulerId::NULL => {}
         DomctlSchedOp::GETINFO => {
             let Weight { weight, cap_percent } = placement::weight(domain);
             (a.weight, a.cap) = (weight, cap_percent);

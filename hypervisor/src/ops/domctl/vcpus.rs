@@ -56,7 +56,7 @@ pub(super) fn affinity(_: &Vcpu, domain: &Domain, payload: &mut Payload) -> Resu
 pub(super) fn set_affinity(_: &Vcpu, domain: &Domain, payload: &mut Payload) -> Result<Answer> {
     let a: VcpuAffinity = payload.get();
     let vcpu = target(domain, &a)?;
-    let online = arch::cpu::online();
+    let online = crate::pools::cpus_of(domain);
     let within = |mut cpus: arch::CpuMask| {
         cpus.intersect(&online);
         cpus
