@@ -2,6 +2,7 @@
 //! The scheduler in a simulated machine. Random tests print their seed; `XENITH_SEED` sets it.
 
 mod fairness;
+mod mixed;
 mod null;
 mod pools;
 mod simulation;

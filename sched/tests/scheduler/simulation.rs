@@ -65,6 +65,8 @@ struct Unit {
     waits: bool,
     last_ran: u64,
     longest_wait: u64,
+    last_on: Option<Cpu>,
+    on: Option<Cpu>,
 }
 
 pub(crate) struct Machine {
@@ -76,6 +78,9 @@ pub(crate) struct Machine {
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     sequence: u64,
     pub(crate) decisions: u64,
+    /// How often a unit ran on another CPU than the last time.
+    pub(crate) moves: u64,
+    pub(crate) wakes: u64,
     /// Everything decided, folded into one number.
     pub(crate) trace: u64,
 }
@@ -91,6 +96,8 @@ impl Machine {
             events: BinaryHeap::new(),
             sequence: 0,
             decisions: 0,
+            moves: 0,
+            wakes: 0,
             trace: 0,
         };
         for cpu in 0..cpus {
@@ -105,7 +112,7 @@ impl Machine {
     }
 
     pub(crate) fn offline(&mut self, cpu: Cpu) {
-        self.running.remove(&cpu);
+        self.leave(cpu);
         self.timers.remove(&cpu);
         let poke = self.sched.cpu_offline(self.now, cpu);
         self.poke(poke);
@@ -151,8 +158,17 @@ impl Machine {
             Work::Hog => u64::MAX,
             Work::Burst { run, .. } => run,
         };
-        let unit =
-            Unit { work, sleep_at, woken: self.now, latency: 0, waits: true, last_ran: self.now, longest_wait: 0 };
+        let unit = Unit {
+            work,
+            sleep_at,
+            woken: self.now,
+            latency: 0,
+            waits: true,
+            last_ran: self.now,
+            longest_wait: 0,
+            last_on: None,
+            on: None,
+        };
         self.units.insert(id, unit);
         self.at(self.now, Event::Wake(id));
     }
@@ -214,6 +230,7 @@ impl Machine {
             Event::Wake(id) => {
                 if self.sched.whereabouts(id) == Some(Place::Blocked) {
                     let unit = self.units.get_mut(&id).unwrap();
+                    self.wakes += 1;
                     unit.woken = self.now;
                     unit.last_ran = self.now;
                     unit.waits = true;
@@ -239,7 +256,7 @@ impl Machine {
             return;
         }
         unit.sleep_at += run;
-        self.running.remove(&cpu);
+        self.leave(cpu);
         assert_eq!(self.sched.sleep(self.now, id), Some(cpu));
         self.at(self.now + sleep, Event::Wake(id));
         self.decide(cpu);
@@ -253,9 +270,7 @@ impl Machine {
         self.decisions += 1;
         let word = (self.now << 20) ^ u64::from(cpu.0) ^ decision.next.map_or(0, |id| id.0.into());
         self.trace = (self.trace ^ word).wrapping_mul(0x0100_0000_01b3);
-        if let Some(old) = self.running.remove(&cpu) {
-            self.units.get_mut(&old).unwrap().last_ran = self.now;
-        }
+        self.leave(cpu);
         if let Some(id) = decision.next {
             self.enter(cpu, id);
         }
@@ -271,9 +286,14 @@ impl Machine {
         self.check(decision.poke, cpu);
     }
 
+    fn leave(&mut self, cpu: Cpu) {
+        if let Some(unit) = self.running.remove(&cpu).and_then(|id| self.units.get_mut(&id)) {
+            unit.last_ran = self.now;
+            unit.on = None;
+        }
+    }
+
     fn enter(&mut self, cpu: Cpu, id: UnitId) {
-        let elsewhere = self.running.iter().find(|(_, other)| **other == id);
-        assert_eq!(elsewhere, None, "{id:?} on two CPUs");
         let affinity = self.sched.affinity(id).expect("what runs exists");
         assert!(affinity.hard.contains(cpu), "{id:?} on {cpu:?}");
         let ran = self.sched.runtime(self.now, id);
@@ -282,6 +302,9 @@ impl Machine {
             unit.waits = false;
             unit.latency = unit.latency.max(self.now - unit.woken);
         }
+        assert_eq!(unit.on.replace(cpu), None, "{id:?} on two CPUs");
+        let before = unit.last_on.replace(cpu);
+        self.moves += u64::from(before.is_some_and(|before| before != cpu));
         unit.longest_wait = unit.longest_wait.max(self.now - unit.last_ran);
         unit.last_ran = self.now;
         let left = unit.sleep_at.saturating_sub(ran).min(1 << 50);
