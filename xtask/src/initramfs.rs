@@ -45,16 +45,25 @@ pub(crate) fn make(project: &Project) -> Result<PathBuf> {
     store(project, "initrd.img", basis(project)?)
 }
 
+/// The program that tests drivers, from `tests/drivers`.
+pub(crate) const DRIVER_TEST: &str = "drivertest";
+
 /// Makes the archive with drivers.
 pub(crate) fn make_with_drivers(project: &Project) -> Result<PathBuf> {
     let mut archive = basis(project)?;
     add_modules(&mut archive, MODULES)?;
-    for (dir, name) in [("drivers", "drivertest"), ("bench", "benchmark")] {
-        let program = compiled(project, dir, name, "64")?;
-        archive.file(&format!("tests/{name}"), 0o755, &project::read(&program)?);
+    for (dir, name) in [("drivers", DRIVER_TEST), ("bench", "benchmark")] {
+        add_program(&mut archive, project, dir, name)?;
     }
     add_compiler(&mut archive)?;
     store(project, "initrd-drivers.img", archive)
+}
+
+/// Adds a test program, compiled from the sources in this directory of `tests`.
+pub(crate) fn add_program(archive: &mut Archive, project: &Project, dir: &str, name: &str) -> Result<()> {
+    let program = compiled(project, dir, name, "64")?;
+    archive.file(&format!("tests/{name}"), 0o755, &project::read(&program)?);
+    Ok(())
 }
 
 /// Adds these modules and those that they need, with a list of them in the order in which they can be loaded.

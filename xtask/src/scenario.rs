@@ -296,6 +296,23 @@ pub(crate) fn soak(minutes: u64, smp: u32, vcpus: u32) -> Scenario {
     settings.decide()
 }
 
+/// Four guests under load for so many minutes, two of which are destroyed and created again all the time.
+pub(crate) fn soak_guests(minutes: u64, smp: u32) -> Scenario {
+    let settings = Settings {
+        name: "soak-guests".to_owned(),
+        boot: Some(Boot::Tools),
+        cmdline: Some(format!("quiet xenith.test=soak-guests xenith.minutes={minutes}")),
+        // What it tells of domains that come and go is no complaint.
+        hv_cmdline: Some("dom0_mem=640M loglvl=info guest_loglvl=info".to_owned()),
+        smp: Some(smp),
+        mem: Some("2G".to_owned()),
+        expect: Some(vec!["XENITH-TEST soak-guests ok".to_owned()]),
+        timeout: Some(60 * minutes + 900),
+        ..Settings::default()
+    };
+    settings.decide()
+}
+
 /// All described scenarios, in the order of files and lines.
 pub(crate) fn described(project: &Project) -> Result<Vec<Scenario>> {
     let dir = project.root.join("tests/integration");

@@ -2,8 +2,9 @@
 //! `cargo xtask soak`: mixed load for a long time, after which everything must be as before.
 //!
 //! Disks on three controllers, a network card, processes and the userland workload at once, each of which checks its own
-//! results, while CPUs go off line and on line again (`tests/initramfs/root/tests/soak`). From its beginning to its end the
-//! hypervisor may not print a line.
+//! results, while CPUs go off line and on line again (`tests/initramfs/root/tests/soak`). With `--guests`, the same kinds of load
+//! in four guests, two of which are destroyed and created again all the time (`tests/tools/dom0/tests/soak-guests`). From its
+//! beginning to its end the hypervisor may not print a line.
 
 use crate::debian::{self, Flavour};
 use crate::iso;
@@ -11,7 +12,7 @@ use crate::machine::C_HYPERVISOR_CPU;
 use crate::project::Project;
 use crate::runner::{self, Files};
 use crate::scenario;
-use crate::{initramfs, peer, setup};
+use crate::{initramfs, peer, setup, tools};
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,8 +27,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 2)]
     smp: u32,
     /// Virtual CPUs of dom0
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, conflicts_with = "guests")]
     vcpus: u32,
+    /// Load four guests, and destroy and create two of them all the time
+    #[arg(long)]
+    guests: bool,
     /// Build the hypervisor with debug assertions
     #[arg(long)]
     debug: bool,
@@ -49,11 +53,16 @@ pub(crate) fn main(project: &Project, args: &Args) -> Result<ExitCode> {
     let files = Files {
         cpu: if of_debian { C_HYPERVISOR_CPU } else { "max" }.to_owned(),
         linux: Some((debian::kernel(Flavour::Amd64)?, initramfs::make(project)?)),
-        drivers: Some(initramfs::make_with_drivers(project)?),
+        drivers: if args.guests { None } else { Some(initramfs::make_with_drivers(project)?) },
+        tools: if args.guests { Some(tools::make(project)?) } else { None },
         peer: peer::start()?,
         ..Files::new(Some(hypervisor))
     };
-    let scenario = scenario::soak(args.minutes, args.smp, args.vcpus);
+    let scenario = if args.guests {
+        scenario::soak_guests(args.minutes, args.smp)
+    } else {
+        scenario::soak(args.minutes, args.smp, args.vcpus)
+    };
     let log = project.logs()?.join(format!("{}.log", scenario.file_stem()));
     println!("{} minutes of load; the serial line goes to {}", args.minutes, project.shown(&log));
     let outcome = runner::run(project, &files, &scenario);

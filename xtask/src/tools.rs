@@ -98,6 +98,7 @@ pub(crate) fn make(project: &Project) -> Result<PathBuf> {
 fn guest(project: &Project) -> Result<Vec<u8>> {
     let mut archive = initramfs::basis(project)?;
     initramfs::add_modules(&mut archive, GUEST_MODULES)?;
+    initramfs::add_program(&mut archive, project, "drivers", initramfs::DRIVER_TEST)?;
     initramfs::add_tree(&mut archive, &project.root.join("tests/tools/guest"), "")?;
     initramfs::packed(archive)
 }
