@@ -123,6 +123,10 @@ pub struct Options {
     pub nmi: Nmi,
     /// How CPUs are shared.
     pub sched: Sharing,
+    /// Watch that no CPU is stuck.
+    pub watchdog: bool,
+    /// Seconds within which a CPU that is not stuck takes its timer.
+    pub watchdog_timeout: u32,
     /// Refuse guests' absent page-table entries that a CPU affected by L1TF would look at.
     pub pv_l1tf: PvL1tf,
 }
@@ -146,6 +150,8 @@ pub enum Failure {
     Panic,
     /// As when it executes something that it must not.
     Trap,
+    /// As when it waits for something that never comes.
+    Hang,
 }
 
 impl Default for Options {
@@ -171,6 +177,8 @@ impl Default for Options {
             gnttab_max_maptrack_frames: None,
             nmi: Nmi::default(),
             sched: Sharing::default(),
+            watchdog: false,
+            watchdog_timeout: 5,
             pv_l1tf: PvL1tf::default(),
         }
     }
@@ -286,7 +294,7 @@ const SPECS: &[Spec] = &[
     value("conswitch", "a letter; x behind it leaves the input with the hypervisor", |o, v| {
         conswitch(v).map(|c| o.conswitch = c)
     }),
-    value("debug", "panic-at-boot or trap-at-boot, for tests of the report", |o, v| {
+    value("debug", "one of panic-at-boot, trap-at-boot, hang-at-boot, for tests of the report", |o, v| {
         failure(v).map(|f| o.debug = Some(f))
     }),
     value("dom0_mem", dom0::MEM_ACCEPTED, |o, v| dom0::parse_mem(o.dom0_mem, v).map(|m| o.dom0_mem = m)),
@@ -303,6 +311,10 @@ const SPECS: &[Spec] = &[
     boolean("nosmp", |o| &mut o.nosmp),
     value("sched", sharing::ACCEPTED, |o, v| sharing::parse(v).map(|s| o.sched = s)),
     boolean("sync_console", |o| &mut o.sync_console),
+    value("watchdog", "a boolean, or force", |o, v| watchdog(v).map(|on| o.watchdog = on)),
+    value("watchdog_timeout", "a number of seconds; 0 for no watchdog", |o, v| {
+        whole(v).map(|seconds| o.watchdog_timeout = seconds)
+    }),
     nothing("placeholder"),
     nothing("real-mode"),
     nothing("edd"),
@@ -376,10 +388,16 @@ fn nmi(name: &str) -> Result<Nmi, Refusal> {
     }
 }
 
+fn watchdog(value: &str) -> Result<bool, Refusal> {
+    // There is no kind of machine on which it would have to be forced.
+    if value == "force" { Ok(true) } else { parse::boolean(value) }
+}
+
 fn failure(name: &str) -> Result<Failure, Refusal> {
     match name {
         "panic-at-boot" => Ok(Failure::Panic),
         "trap-at-boot" => Ok(Failure::Trap),
+        "hang-at-boot" => Ok(Failure::Hang),
         _ => Err(Refusal::Malformed),
     }
 }

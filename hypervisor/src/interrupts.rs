@@ -5,6 +5,7 @@ use arch::cpu::{self, Work};
 use arch::platform::{VECTOR_APIC_ERROR, VECTOR_CALL, VECTOR_RESCHEDULE, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_TLB};
 use arch::{Regs, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST, apic, context, entry};
 
+use crate::stuck::{self, Accusation};
 use crate::traps::{DEBUG, GENERAL_PROTECTION, MACHINE_CHECK, NMI, PAGE_FAULT};
 use crate::{bounce, current, irq, mca, nmi, registers, snapshot, stop};
 
@@ -12,8 +13,12 @@ use crate::{bounce, current, irq, mca, nmi, registers, snapshot, stop};
 pub fn hypervisor_exception(regs: &mut Regs) -> entry::AfterFault {
     if regs.vector == NMI {
         stop::here_if_asked();
-        let meant = snapshot::answer_nmi(regs, false, crate::panic::return_addresses(regs.rbp));
-        nmi::came(regs, meant);
+        let asked = snapshot::answer_nmi(regs, false, crate::panic::return_addresses(regs.rbp));
+        let accusation = stuck::take_accusation();
+        if let Accusation::Holds { seconds } = accusation {
+            crate::panic::stuck(regs, seconds);
+        }
+        nmi::came(regs, asked || accusation != Accusation::None);
         return entry::AfterFault::Resume;
     }
     if regs.vector == MACHINE_CHECK {

@@ -63,6 +63,7 @@ pub mod schedule;
 pub mod shared;
 pub mod snapshot;
 pub mod stop;
+pub mod stuck;
 #[cfg(not(target_os = "none"))]
 pub mod testing;
 pub mod time;

@@ -118,6 +118,7 @@ extern "C" fn on_own_tables() -> ! {
     }
     log::info!("starting dom0 after {} ms", arch::time::now() / 1_000_000);
     screen::release();
+    watch_cpus();
     schedule::cpu_online(arch::cpu::this_cpu());
     arch::entry::start_running()
 }
@@ -132,13 +133,26 @@ fn share_cpus(options: &Options) {
     log::info!("scheduler: {name}");
 }
 
+/// Sets the watchdog on all CPUs, now that none works for long any more.
+fn watch_cpus() {
+    let options = command_line_options();
+    if options.watchdog && options.watchdog_timeout != 0 {
+        hypervisor::stuck::watch(options.watchdog_timeout);
+    }
+    if options.debug == Some(Failure::Hang) {
+        loop {
+            core::hint::spin_loop();
+        }
+    }
+}
+
 /// Fails where an administrator who tests the report wants it.
 fn fail_if_asked() {
     match command_line_options().debug {
         Some(Failure::Panic) => panic!("asked for by debug=panic-at-boot"),
         // SAFETY: never comes back.
         Some(Failure::Trap) => unsafe { core::arch::asm!("ud2", options(noreturn)) },
-        None => {}
+        Some(Failure::Hang) | None => {}
     }
 }
 

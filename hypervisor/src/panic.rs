@@ -27,18 +27,29 @@ pub fn fault(regs: &Regs) -> ! {
     begin();
     log::error!("fatal: exception {} (error code {:#x}) in the hypervisor", regs.vector, regs.error_code);
     where_it_runs();
-    log::error!(
-        "rip {:016x} rsp {:016x} rflags {:08x} cr2 {:016x}",
-        regs.rip,
-        regs.rsp,
-        regs.rflags,
-        arch::context::fault_address()
-    );
-    log::error!("{}", General(regs));
+    registers(regs);
     log::error!("backtrace:");
     log::error!("  {:#x} failed", regs.rip);
     backtrace(regs.rbp);
     crash::after_crash("the hypervisor has failed")
+}
+
+/// Reports that this CPU has not taken its timer for so many seconds, and ends the machine's life. An NMI has interrupted it.
+pub fn stuck(regs: &Regs, seconds: u64) -> ! {
+    begin();
+    log::error!("fatal: watchdog: the hypervisor is stuck, for {seconds} s");
+    where_it_runs();
+    registers(regs);
+    log::error!("backtrace:");
+    log::error!("  {:#x} interrupted", regs.rip);
+    backtrace(regs.rbp);
+    crash::after_crash("the hypervisor is stuck")
+}
+
+fn registers(regs: &Regs) {
+    let cr2 = arch::context::fault_address();
+    log::error!("rip {:016x} rsp {:016x} rflags {:08x} cr2 {cr2:016x}", regs.rip, regs.rsp, regs.rflags);
+    log::error!("{}", General(regs));
 }
 
 /// The general registers, in lines.

@@ -16,7 +16,7 @@ use crate::bounce::{self, Extra};
 use crate::vcpu::Vcpu;
 use crate::{
     console, crash, current, death, grace, mca, mmu, nmi, privileged, quirks, registers, schedule, snapshot, stop,
-    timers,
+    stuck, timers,
 };
 
 pub(crate) const DEBUG: u32 = 1;
@@ -56,8 +56,9 @@ pub fn guest_exception(regs: &mut Regs) {
         }
         NMI => {
             stop::here_if_asked();
-            let meant = snapshot::answer_nmi(regs, true, core::iter::empty());
-            nmi::came(regs, meant);
+            let asked = snapshot::answer_nmi(regs, true, core::iter::empty());
+            // A guest can be interrupted: this CPU is about to take its timer.
+            nmi::came(regs, asked || stuck::take_accusation() != stuck::Accusation::None);
         }
         MACHINE_CHECK => mca::in_guest(vcpu, regs),
         entry::VECTOR_SYSENTER => system_call(vcpu, regs, &vcpu.sysenter, GENERAL_PROTECTION),

@@ -129,7 +129,7 @@ fn address(line: &str) -> Option<u64> {
     match &rest[end..] {
         // A call's return address may belong to what follows the function.
         "" => Some(address.wrapping_sub(1)),
-        " failed" => Some(address),
+        " failed" | " interrupted" => Some(address),
         _ => None,
     }
 }

@@ -166,8 +166,6 @@ pub(super) const KNOWN: &[&str] = &[
     "vm-notify-window",
     "vpid",
     "vpmu",
-    "watchdog",
-    "watchdog_timeout",
     "x2apic",
     "x2apic-mode",
     "x2apic_phys",

@@ -52,6 +52,17 @@ fn nmis() {
 }
 
 #[test]
+fn the_watchdog() {
+    for (line, on) in [("", false), ("watchdog", true), ("watchdog=force", true), ("watchdog=1 no-watchdog", false)] {
+        assert_eq!(good(line).watchdog, on, "{line}");
+    }
+    assert_eq!(good("").watchdog_timeout, 5);
+    assert_eq!(good("watchdog_timeout=30").watchdog_timeout, 30);
+    is_malformed("watchdog=always");
+    is_malformed("watchdog_timeout=long");
+}
+
+#[test]
 fn clock_sources() {
     assert_eq!(good("").clocksource, None);
     for (line, source) in [
@@ -221,6 +232,7 @@ fn dom0_max_vcpus() {
 fn failures_on_purpose() {
     assert_eq!(good("debug=panic-at-boot").debug, Some(Failure::Panic));
     assert_eq!(good("debug=trap-at-boot").debug, Some(Failure::Trap));
+    assert_eq!(good("debug=hang-at-boot").debug, Some(Failure::Hang));
     assert_eq!(good("").debug, None);
     is_malformed("debug");
     is_malformed("debug=yes");
@@ -279,7 +291,7 @@ fn sizes_of_grant_tables() {
 fn complaints_read_well() {
     assert_eq!(bad("frobnicate=1"), Problem::Unknown);
     assert_eq!(bad("no-such"), Problem::Unknown);
-    assert_eq!(bad("watchdog"), Problem::NotImplemented);
+    assert_eq!(bad("iommu"), Problem::NotImplemented);
     assert_eq!(bad("spec-ctrl=no"), Problem::NotImplemented);
     assert_eq!(bad("no-xpti"), Problem::NotImplemented);
     let (options, complaints) = parse("maxcpus=2 maxcpus=two wibble nosmp");

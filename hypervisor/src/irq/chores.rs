@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What each CPU does for interrupts a while later, by its timer: free retired vectors, and let lines through again that were
-//! held back.
+//! What each CPU does a while later, by its timer: free retired vectors, let lines through again that were held back, and show
+//! the other CPUs that it is not stuck.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use mm::Lock;
 
 use super::{storm, vectors};
-use crate::rank;
+use crate::{rank, stuck};
 
 /// How long an interrupt may be on its way to a vector that it is not sent to any more.
 const SETTLE_NS: u64 = 1_000_000;
@@ -37,7 +37,8 @@ pub fn due(here: CpuId) -> u64 {
     of(here).due.load(Relaxed)
 }
 
-fn want(cpu: CpuId, at: u64) {
+/// Has a CPU look at its chores at `at`.
+pub(crate) fn want(cpu: CpuId, at: u64) {
     of(cpu).due.fetch_min(at, SeqCst);
     // Its timer is programmed for the next deadline whenever it looks at its timers.
     cpu::raise(cpu, Work::TIMER);
@@ -71,6 +72,9 @@ pub fn run(here: CpuId, now: u64) {
 #[cold]
 fn do_all(here: CpuId, now: u64) {
     of(here).due.store(NEVER, SeqCst);
+    if let Some(next) = stuck::beat(here, now) {
+        of(here).due.fetch_min(next, SeqCst);
+    }
     let left = vectors::of(here).reap(|vector| apic::is_requested(vector) || apic::in_service(vector));
     if left > 0 {
         of(here).due.fetch_min(now + SETTLE_NS, SeqCst);

@@ -69,6 +69,7 @@ pub fn new_machine(frames: u64, cpus: u16) -> Machine {
     crate::pci::forget_all();
     crate::mca::forget_all();
     crate::stop::forget_all();
+    crate::stuck::forget_all();
     crate::snapshot::give_up();
     irq::init(MESSAGES, |gsi| LineMode { level: gsi >= 16, active_low: gsi >= 16 });
     // What was typed on another machine.

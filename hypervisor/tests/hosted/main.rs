@@ -23,5 +23,6 @@ mod random_interrupts;
 mod rights;
 mod rings;
 mod segments;
+mod stuck;
 mod uefi;
 mod ways;
