@@ -7,6 +7,7 @@
 
 mod params;
 
+use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -15,6 +16,7 @@ use hypercalls::{Errno, Result};
 use zerocopy::IntoBytes;
 
 use crate::ops::version;
+use crate::pools;
 
 /// How a text is set: the most bytes, its zero included, and what takes it.
 #[derive(Clone, Copy, Debug)]
@@ -73,13 +75,10 @@ pub static ROOT: Node = dir(&[
 /// What is scheduled as one: each CPU for itself.
 const GRANULARITY: &str = "cpu";
 
-/// As the C hypervisor: a pool that has CPUs keeps its granularity, and the only one there is has them all.
+/// As the C hypervisor: a pool that has CPUs keeps its granularity. There is no other for those that have none.
 fn set_granularity(name: &str) -> Result<()> {
     if ["cpu", "core", "socket"].contains(&name) { Err(Errno::EBUSY) } else { Err(Errno::EINVAL) }
 }
-
-/// The pools' numbers, as names.
-const POOLS: &[&str] = &["0"];
 
 impl Node {
     /// Finds the entry of a path; `None` when there is none.
@@ -102,10 +101,12 @@ impl Node {
         matches!(self.0, Kind::Dir(_) | Kind::Pools(_))
     }
 
-    fn children(self) -> Vec<(&'static str, Self)> {
+    fn children(self) -> Vec<(Cow<'static, str>, Self)> {
         match self.0 {
-            Kind::Dir(entries) => entries.to_vec(),
-            Kind::Pools(of_each) => POOLS.iter().map(|name| (*name, dir(of_each))).collect(),
+            Kind::Dir(entries) => entries.iter().map(|(name, node)| (Cow::from(*name), *node)).collect(),
+            Kind::Pools(of_each) => {
+                pools::all().into_iter().map(|id| (id.0.to_string().into(), dir(of_each))).collect()
+            }
             Kind::Text(..) | Kind::Uint(_) => Vec::new(),
         }
     }

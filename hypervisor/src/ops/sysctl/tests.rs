@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `sysctl` as dom0's tools call it, on the hosted machine.
 
-use hypercalls::domctl_args::{Bitmap, GetDomainInfo, SchedulerId};
+use hypercalls::domctl::DomctlCmd;
+use hypercalls::domctl_args::{Bitmap, DomctlSchedOp, DomctlSchedulerOp, GetDomainInfo, SchedulerId};
 use hypercalls::sysctl::{Sysctl, SysctlCmd};
 use hypercalls::sysctl_args::*;
 use hypercalls::{DomId, Errno, GuestPtr, HypercallNr};
@@ -9,7 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::console;
 use crate::testing::guest;
-use crate::testing::tools::{BUFFER, as_domain, raw, read, sysctl, world};
+use crate::testing::tools::{BUFFER, as_domain, domctl, raw, read, sysctl, world};
 use crate::testing::world::World;
 
 fn read_buffer<T: FromBytes + IntoBytes>() -> T {
@@ -165,6 +166,85 @@ fn the_scheduler_and_its_pool() {
     assert_eq!(sched(credit2(SysctlSchedOp(9), 0)), Err(Errno::EINVAL));
     let other = SysctlSchedulerOp { sched_id: SchedulerId::CREDIT, ..credit2(SysctlSchedOp::GETINFO, 0) };
     assert_eq!(sched(other), Err(Errno::EINVAL));
+    world.finish();
+}
+
+#[test]
+fn pools_are_made_used_and_ended() {
+    let mut world = World::new(3);
+    // Whoever runs is where this thread is.
+    let mut first = arch::CpuMask::EMPTY;
+    first.insert(arch::CpuId(0));
+    let places = crate::placement::Places { hard: first, soft: first };
+    crate::domain::for_each(|d| d.vcpus.iter().for_each(|vcpu| crate::placement::set_places(vcpu, &places)));
+    world.boot_kernels();
+    world.go_to(0);
+    as_domain(&mut world, 0);
+    let base = |op, cpupool_id| CpupoolOp {
+        op,
+        cpupool_id,
+        cpumap: Bitmap { bitmap: GuestPtr::new(BUFFER), nr_bits: 8, ..Bitmap::default() },
+        ..CpupoolOp::default()
+    };
+    let mut call = |a: CpupoolOp| sysctl(&mut world, SysctlCmd::CPUPOOL_OP, &a);
+    let create = |id, sched_id| CpupoolOp { sched_id, ..base(CpupoolCmd::CREATE, id) };
+    let cpu = |op, id, cpu| CpupoolOp { cpu, ..base(op, id) };
+    let any = XEN_SYSCTL_CPUPOOL_PAR_ANY;
+    assert_eq!(call(create(any, SchedulerId::RTDS)), Err(Errno::ENOENT));
+    assert_eq!(call(create(any, SchedulerId::NULL)).map(|a| a.cpupool_id), Ok(1));
+    assert_eq!(call(create(1, SchedulerId::CREDIT2)), Err(Errno::EEXIST));
+    assert_eq!(call(create(5, SchedulerId::CREDIT2)).map(|a| a.cpupool_id), Ok(5));
+    // CPUs come from one pool and go to another.
+    assert_eq!(call(cpu(CpupoolCmd::ADDCPU, 1, any)), Err(Errno::ENODEV));
+    assert_eq!(call(cpu(CpupoolCmd::ADDCPU, 1, 2)), Err(Errno::ENODEV));
+    assert_eq!(call(cpu(CpupoolCmd::RMCPU, 9, 2)), Err(Errno::ENOENT));
+    assert_eq!(call(cpu(CpupoolCmd::RMCPU, 0, 3)), Err(Errno::EINVAL));
+    assert_eq!(call(cpu(CpupoolCmd::RMCPU, 1, 2)), Err(Errno::ENODEV));
+    assert!(call(cpu(CpupoolCmd::RMCPU, 0, any)).is_ok());
+    call(base(CpupoolCmd::FREEINFO, 0)).expect("one CPU is free");
+    assert_eq!(read_buffer::<u8>(), 1 << 2);
+    assert_eq!(call(cpu(CpupoolCmd::ADDCPU, 9, 2)), Err(Errno::ENOENT));
+    assert!(call(cpu(CpupoolCmd::ADDCPU, 1, any)).is_ok());
+    // A domain moves, but not the caller.
+    let mv = |domid, id| CpupoolOp { domid, ..base(CpupoolCmd::MOVEDOMAIN, id) };
+    assert_eq!(call(mv(0, 1)), Err(Errno::EPERM));
+    assert_eq!(call(mv(9, 1)), Err(Errno::ESRCH));
+    assert_eq!(call(mv(1, 5)), Err(Errno::ENOENT), "it has no CPU");
+    assert_eq!(call(mv(1, 7)), Err(Errno::ENOENT));
+    assert!(call(mv(1, 1)).is_ok());
+    let info = call(base(CpupoolCmd::INFO, 1)).expect("the pool");
+    assert_eq!((info.cpupool_id, info.sched_id, info.n_dom), (1, SchedulerId::NULL, 1));
+    assert_eq!(read_buffer::<u8>(), 1 << 2);
+    assert_eq!(call(base(CpupoolCmd::INFO, 2)).map(|a| a.cpupool_id), Ok(5), "the next one");
+    assert_eq!(call(base(CpupoolCmd::INFO, 6)), Err(Errno::ENOENT));
+    // What is used stays.
+    assert_eq!(call(cpu(CpupoolCmd::RMCPU, 1, 2)), Err(Errno::EBUSY));
+    assert_eq!(call(base(CpupoolCmd::DESTROY, 1)), Err(Errno::EBUSY));
+    assert_eq!(call(base(CpupoolCmd::DESTROY, 0)), Err(Errno::EBUSY));
+    assert_eq!(call(base(CpupoolCmd::DESTROY, 9)), Err(Errno::ENOENT));
+    assert_eq!(call(base(CpupoolCmd(8), 0)), Err(Errno::ENOSYS));
+    let found = crate::domain::find(DomId(1)).expect("a domain");
+    assert_eq!(crate::ops::domctl::info::of(&found).cpupool, 1);
+    drop(found);
+    let mut sched = |cpupool_id, sched_id| {
+        let a = SysctlSchedulerOp { cpupool_id, sched_id, cmd: SysctlSchedOp::GETINFO, ..SysctlSchedulerOp::default() };
+        sysctl(&mut world, SysctlCmd::SCHEDULER_OP, &a).map(|a| a.ratelimit_us)
+    };
+    assert_eq!(sched(1, SchedulerId::NULL), Ok(0));
+    assert_eq!(sched(1, SchedulerId::CREDIT2), Err(Errno::EINVAL));
+    assert_eq!(sched(5, SchedulerId::CREDIT2), Ok(1000));
+    assert_eq!(sched(9, SchedulerId::CREDIT2), Err(Errno::ESRCH));
+    let weight = |sched_id| DomctlSchedulerOp { sched_id, cmd: DomctlSchedOp::GETINFO, ..DomctlSchedulerOp::default() };
+    assert!(domctl(&mut world, DomctlCmd::SCHEDULER_OP, 1, &weight(SchedulerId::NULL)).is_ok());
+    assert_eq!(domctl(&mut world, DomctlCmd::SCHEDULER_OP, 1, &weight(SchedulerId::CREDIT2)), Err(Errno::EINVAL));
+    // Back again, and all is as before.
+    let mut call = |a: CpupoolOp| sysctl(&mut world, SysctlCmd::CPUPOOL_OP, &a);
+    assert!(call(mv(1, 0)).is_ok());
+    assert!(call(cpu(CpupoolCmd::RMCPU, 1, 2)).is_ok());
+    assert!(call(cpu(CpupoolCmd::ADDCPU, 0, 2)).is_ok());
+    assert!(call(base(CpupoolCmd::DESTROY, 1)).is_ok() && call(base(CpupoolCmd::DESTROY, 5)).is_ok());
+    assert_eq!(call(base(CpupoolCmd::INFO, 0)).map(|a| a.n_dom), Ok(2));
+    assert_eq!(read_buffer::<u8>(), 0b111);
     world.finish();
 }
 
