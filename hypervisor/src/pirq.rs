@@ -413,8 +413,10 @@ pub fn unmap_everywhere(number: u32) {
 /// Gives up all interrupts of a domain that goes, and the page that it shared.
 pub fn relinquish(domain: &Domain) {
     for pirq in 0..domain.pirqs.count() {
-        // Those that are not mapped have nothing to give up.
-        let _ = unmap(domain, pirq);
+        if domain.pirqs.get(pirq).is_some_and(|entry| entry != Entry::NONE) {
+            // One of several messages went with the first.
+            let _ = unmap(domain, pirq);
+        }
     }
     let page = domain.pirqs.eoi_page.lock().take();
     drop(page);

@@ -180,13 +180,32 @@ pub fn wake(vcpu: &Vcpu) {
     if !vcpu.status.running.load(Relaxed) {
         vcpu.runstate.lock().enter(State::RUNNABLE, now);
     }
-    let poke = scheduler().lock().wake(now, UnitId(vcpu.unit));
-    if let Some(cpu) = poke {
-        cpu::raise(CpuId(cpu.0), Work::SCHEDULE);
+    let (here, unit) = (cpu::this_cpu(), UnitId(vcpu.unit));
+    let mut s = scheduler().lock();
+    let Some(cpu) = s.wake(now, unit) else { return };
+    let mut poke = CpuSet::EMPTY;
+    let later = if cpu.0 == here.0 { s.postpone(now, unit, cpu, &mut poke) } else { None };
+    drop(s);
+    match later {
+        // The vCPU that runs here goes on for now.
+        Some(due) => {
+            SLICE_END[here.0 as usize % MAX_CPUS].store(due, Relaxed);
+            timers::remind(due);
+            poke_all(poke);
+        }
+        None => cpu::raise(CpuId(cpu.0), Work::SCHEDULE),
     }
 }
 
+#[inline]
 pub(crate) fn poke_all(cpus: CpuSet) {
+    if !cpus.is_empty() {
+        poke_each(cpus);
+    }
+}
+
+#[cold]
+fn poke_each(cpus: CpuSet) {
     for cpu in cpus.iter() {
         cpu::raise(CpuId(cpu.0), Work::SCHEDULE);
     }
@@ -332,10 +351,11 @@ pub fn run() {
                 return;
             }
         }
-        timers::reprogram();
         if chosen.is_some() {
+            timers::remind_of_first();
             return;
         }
+        timers::reprogram();
         cpu::enter_idle(now);
         crate::mca::look(cpu::this_cpu(), now);
         idle();

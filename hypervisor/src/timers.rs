@@ -248,6 +248,24 @@ pub fn reprogram() {
     program(first.min(others_due(here)));
 }
 
+/// Sees to it that the hardware timer fires at `due` at the latest. It is not put off: a CPU that changes between vCPUs would
+/// program it each time, and so programs it once more when it has fired for nothing.
+pub fn remind(due: u64) {
+    if cfg!(not(target_os = "none")) {
+        // Tests play the timer by what is due.
+        reprogram();
+    } else if due < cpu::deadline() {
+        program(due);
+    }
+}
+
+/// As [`remind`], of the next deadline.
+pub fn remind_of_first() {
+    let here = cpu::this_cpu();
+    let first = queue(here).lock().first();
+    remind(first.min(others_due(here)));
+}
+
 /// Returns when this CPU has to do something else by its timer: end a slice, go on with a debug key, do a chore for
 /// interrupts, or publish the time that the running vCPU sees.
 #[inline(always)]

@@ -2,7 +2,7 @@
 //! What all CPUs know of each other: which ones have units waiting that could run elsewhere, in the
 //! order of how far behind those are.
 
-use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 
 use crate::Cpu;
 use crate::credit::Vtime;
@@ -10,7 +10,7 @@ use crate::credit::Vtime;
 #[derive(Debug, Default)]
 pub(crate) struct Balance {
     /// The CPUs with movable units waiting, by the virtual time of the first.
-    heads: BTreeSet<(Vtime, Cpu)>,
+    heads: Vec<(Vtime, Cpu)>,
     /// Sum of those virtual times.
     sum: Vtime,
 }
@@ -22,21 +22,27 @@ impl Balance {
             return;
         }
         if let Some(old) = old
-            && self.heads.remove(&(old, cpu))
+            && let Ok(at) = self.heads.binary_search(&(old, cpu))
         {
+            self.heads.remove(at);
             self.sum -= old;
         }
         if let Some(new) = new
-            && self.heads.insert((new, cpu))
+            && let Err(at) = self.heads.binary_search(&(new, cpu))
         {
+            self.heads.insert(at, (new, cpu));
             self.sum += new;
         }
     }
 
     /// Returns the middle of the waiting units' virtual times, against which a CPU's own is held.
     pub(crate) fn reference(&self) -> Option<Vtime> {
-        let count = Vtime::try_from(self.heads.len()).ok()?;
-        self.sum.checked_div(count)
+        match (self.heads.len(), i64::try_from(self.sum)) {
+            (0, _) => None,
+            (1, _) => Some(self.sum),
+            (count, Ok(sum)) => Some(Vtime::from(sum / count as i64)),
+            (count, Err(_)) => Some(self.sum / count as Vtime),
+        }
     }
 
     /// Returns the CPUs with movable units waiting, the one furthest behind first.

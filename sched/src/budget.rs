@@ -44,9 +44,12 @@ impl Group {
 
     /// Fills the budget up for the periods that began since it was last looked at.
     pub(crate) fn refill(&mut self, now: u64, period_ns: u64) {
+        if self.cap_percent == 0 {
+            return;
+        }
         let period = now / period_ns.max(1);
         let passed = period.saturating_sub(self.period);
-        if self.cap_percent == 0 || passed == 0 {
+        if passed == 0 {
             return;
         }
         let quota = self.quota(period_ns);

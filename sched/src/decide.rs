@@ -44,6 +44,7 @@ impl Fair {
             return None;
         }
         state.pending = true;
+        state.due = due;
         Some(cpu)
     }
 
@@ -53,9 +54,11 @@ impl Fair {
         let unit = self.units.get(&id)?;
         let allowed = unit.affinity.hard.and(&self.online);
         let liked = allowed.and(&unit.affinity.soft);
-        let idle = self.idle.and(&liked).first_from(unit.home);
-        if let Some(cpu) = idle.or_else(|| self.idle.and(&allowed).first_from(unit.home)) {
-            return Some(cpu);
+        if !self.idle.is_empty() {
+            let idle = self.idle.and(&liked).first_from(unit.home);
+            if let Some(cpu) = idle.or_else(|| self.idle.and(&allowed).first_from(unit.home)) {
+                return Some(cpu);
+            }
         }
         let best = if liked.is_empty() { allowed } else { liked };
         if best.contains(unit.home) && !unit.fresh {
@@ -78,7 +81,7 @@ impl Fair {
         let weight = self.groups.get(&unit.group).map_or(1, |group| group.weight);
         let state = &mut self.cpus[cpu.index()];
         let claim = if unit.fresh { 0 } else { Vtime::from(self.params.slice_ns) };
-        let debt = 2 * charge(self.params.slice_ns, weight) + Vtime::from(self.params.slice_ns);
+        let debt = charge(2 * self.params.slice_ns, weight) + Vtime::from(self.params.slice_ns);
         let empty = state.is_empty();
         let middle = match reference {
             Some(reference) if empty => reference,
@@ -92,7 +95,7 @@ impl Fair {
         if empty {
             state.floor = unit.vtime;
         }
-        state.queue.insert((unit.vtime, id), unit.affinity.is_pinned());
+        state.queue.insert((unit.vtime, id), unit.pinned);
         self.idle.remove(cpu);
         self.lone.remove(cpu);
         self.publish(cpu);
@@ -129,7 +132,11 @@ impl Fair {
         let state = &self.cpus[cpu.index()];
         let current = state.current.and_then(|id| self.units.get(&id)).map(|unit| unit.vtime);
         let head = state.queue.head().map(|(vtime, _)| vtime);
-        Some(state.base + current.into_iter().chain(head).min()?)
+        let first = match (current, head) {
+            (Some(current), Some(head)) => current.min(head),
+            (current, head) => current.or(head)?,
+        };
+        Some(state.base + first)
     }
 
     /// Takes the current unit off the CPU if it may not go on here.
@@ -235,10 +242,8 @@ impl Fair {
 
     /// Puts the unit that ran back: to an idle CPU that it may use, else into this one's queue.
     fn requeue(&mut self, now: u64, cpu: Cpu, id: UnitId, poke: &mut CpuSet) {
-        let idle = self
-            .units
-            .get(&id)
-            .and_then(|unit| self.idle.and(&unit.affinity.hard).and(&unit.affinity.soft).first_from(cpu));
+        let unit = if self.idle.is_empty() { None } else { self.units.get(&id) };
+        let idle = unit.and_then(|unit| self.idle.and(&unit.affinity.hard).and(&unit.affinity.soft).first_from(cpu));
         match idle {
             Some(_) => self.place(now, id).into_iter().for_each(|cpu| poke.insert(cpu)),
             None => self.enqueue(cpu, id),
@@ -297,7 +302,7 @@ impl Fair {
         let parked = state.parked.first().map(|(at, _)| *at);
         let Some(unit) = state.current.and_then(|id| self.units.get(&id)) else {
             let waiting = (!state.queue.is_empty()).then_some(now);
-            return waiting.into_iter().chain(parked).min();
+            return earlier(waiting, parked);
         };
         let group = self.groups.get(&unit.group);
         let weight = group.map_or(1, |group| group.weight);
@@ -307,12 +312,15 @@ impl Fair {
             at.max(state.dispatched + self.params.ratelimit_ns)
         });
         let spent = group.and_then(|group| group.grant()).map(|grant| now + grant);
-        turn.into_iter().chain(spent).chain(parked).min()
+        earlier(earlier(turn, spent), parked)
     }
 
     /// Pokes a CPU that runs a unit all alone while one that waits here is further behind. Such a CPU
     /// has no timer that would make it look.
-    fn probe_lone(&mut self, now: u64, cpu: Cpu, poke: &mut CpuSet) {
+    pub(crate) fn probe_lone(&mut self, now: u64, cpu: Cpu, poke: &mut CpuSet) {
+        if self.lone.is_empty() {
+            return;
+        }
         let state = &self.cpus[cpu.index()];
         let Some((vtime, id)) = state.queue.free_head() else {
             return;
@@ -335,5 +343,13 @@ impl Fair {
                 return;
             }
         }
+    }
+}
+
+/// Returns the earlier of two times that may not come.
+fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The fair policy's state and what it is told: CPUs come and go, units come, go, wake, sleep.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::balance::Balance;
-use crate::budget::Group;
 use crate::credit::{Vtime, charge};
 use crate::policy::Policy;
+use crate::table::{Groups, Units};
 use crate::unit::{CpuState, Unit};
 use crate::{Affinity, Cpu, CpuSet, Decision, GroupId, MAX_CPUS, Params, Place, UnitId};
 
@@ -16,8 +16,8 @@ use crate::{Affinity, Cpu, CpuSet, Decision, GroupId, MAX_CPUS, Params, Place, U
 pub(crate) struct Fair {
     pub(crate) params: Params,
     pub(crate) cpus: Vec<CpuState>,
-    pub(crate) units: BTreeMap<UnitId, Unit>,
-    pub(crate) groups: BTreeMap<GroupId, Group>,
+    pub(crate) units: Units,
+    pub(crate) groups: Groups,
     pub(crate) online: CpuSet,
     /// CPUs that idle and have not been poked.
     pub(crate) idle: CpuSet,
@@ -35,8 +35,8 @@ impl Fair {
         Self {
             params,
             cpus: Vec::new(),
-            units: BTreeMap::new(),
-            groups: BTreeMap::new(),
+            units: Units::default(),
+            groups: Groups::default(),
             online: CpuSet::EMPTY,
             idle: CpuSet::EMPTY,
             lone: CpuSet::EMPTY,
@@ -50,7 +50,10 @@ impl Fair {
     pub(crate) fn account(&mut self, now: u64, cpu: Cpu) {
         let state = &mut self.cpus[cpu.index()];
         let ran = now.saturating_sub(state.accounted);
-        state.accounted = state.accounted.max(now);
+        if ran == 0 {
+            return;
+        }
+        state.accounted = now;
         let Some(unit) = state.current.and_then(|id| self.units.get_mut(&id)) else {
             return;
         };
@@ -166,7 +169,7 @@ impl Policy for Fair {
             Place::Queued(at) | Place::Running(at) | Place::Parked(at, _) => at == cpu,
             Place::Blocked | Place::Stranded => false,
         };
-        let moved: Vec<UnitId> = self.units.iter().filter(|(_, unit)| here(unit.place)).map(|(id, _)| *id).collect();
+        let moved: Vec<UnitId> = self.units.iter().filter(|(_, unit)| here(unit.place)).map(|(id, _)| id).collect();
         for id in &moved {
             self.detach(*id);
         }
@@ -174,13 +177,17 @@ impl Policy for Fair {
     }
 
     fn add(&mut self, unit: UnitId, group: GroupId, affinity: Affinity) {
-        if self.units.contains_key(&unit) {
+        if self.units.get(&unit).is_some() {
             return;
         }
-        self.groups.entry(group).or_default().members += 1;
+        let group = self.groups.find_or_add(group);
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.members += 1;
+        }
         let home = affinity.soft.and(&affinity.hard).first_from(Cpu(0)).unwrap_or_default();
-        self.units
-            .insert(unit, Unit { group, affinity, place: Place::Blocked, home, vtime: 0, fresh: true, runtime_ns: 0 });
+        let pinned = affinity.is_pinned();
+        let place = Place::Blocked;
+        self.units.insert(unit, Unit { group, affinity, pinned, place, home, vtime: 0, fresh: true, runtime_ns: 0 });
     }
 
     fn remove(&mut self, unit: UnitId) -> Option<Cpu> {
@@ -200,6 +207,18 @@ impl Policy for Fair {
             Place::Blocked => self.place(now, unit),
             _ => None,
         }
+    }
+
+    fn postpone(&mut self, now: u64, cpu: Cpu, poke: &mut CpuSet) -> Option<u64> {
+        let state = self.cpus.get_mut(cpu.index())?;
+        if state.due <= now || state.yielded || state.current.is_none() {
+            return None;
+        }
+        let due = state.due;
+        state.until = Some(due);
+        state.pending = false;
+        self.probe_lone(now, cpu, poke);
+        Some(due)
     }
 
     fn sleep(&mut self, now: u64, unit: UnitId) -> Option<Cpu> {
@@ -228,6 +247,7 @@ impl Policy for Fair {
             return CpuSet::EMPTY;
         };
         known.affinity = affinity;
+        known.pinned = affinity.is_pinned();
         match known.place {
             Place::Blocked => CpuSet::EMPTY,
             Place::Running(cpu) if affinity.hard.contains(cpu) => CpuSet::EMPTY,
@@ -250,6 +270,9 @@ impl Policy for Fair {
         for cpu in self.online.iter() {
             self.account(now, cpu);
         }
+        let Some(group) = self.groups.find(group) else {
+            return CpuSet::EMPTY;
+        };
         let Some(known) = self.groups.get_mut(&group) else {
             return CpuSet::EMPTY;
         };
@@ -257,7 +280,7 @@ impl Policy for Fair {
         known.set_cap(now, cap_percent, self.params.cap_period_ns);
         let mut poke = CpuSet::EMPTY;
         let members: Vec<(UnitId, Place)> =
-            self.units.iter().filter(|(_, unit)| unit.group == group).map(|(id, unit)| (*id, unit.place)).collect();
+            self.units.iter().filter(|(_, unit)| unit.group == group).map(|(id, unit)| (id, unit.place)).collect();
         for (id, place) in members {
             match place {
                 Place::Running(cpu) => poke.insert(cpu),
@@ -272,7 +295,7 @@ impl Policy for Fair {
     }
 
     fn weight_cap(&self, group: GroupId) -> Option<(u32, u32)> {
-        self.groups.get(&group).map(|group| (group.weight, group.cap_percent()))
+        self.groups.get(&self.groups.find(group)?).map(|group| (group.weight, group.cap_percent()))
     }
 
     fn runtime(&self, now: u64, unit: UnitId) -> u64 {

@@ -37,6 +37,7 @@ mod null;
 mod policy;
 mod pools;
 mod queue;
+mod table;
 mod unit;
 
 pub use affinity::{Affinity, CpuSet, MAX_CPUS};

@@ -14,6 +14,12 @@ pub(crate) trait Policy: Debug + Send {
     /// Makes a unit runnable.
     fn wake(&mut self, now: u64, unit: UnitId) -> Option<Cpu>;
 
+    /// Returns when a CPU must decide that [`Policy::wake`] has just named, if that is not yet: it need only be reminded then.
+    /// Other CPUs that shall decide are added to `poke`.
+    fn postpone(&mut self, _now: u64, _cpu: Cpu, _poke: &mut CpuSet) -> Option<u64> {
+        None
+    }
+
     /// Makes a unit sleep. Returns the CPU that still runs it.
     fn sleep(&mut self, now: u64, unit: UnitId) -> Option<Cpu>;
 

@@ -114,6 +114,13 @@ impl Scheduler {
         self.of_mut(unit)?.wake(now, unit)
     }
 
+    /// Returns when a CPU must decide that [`Scheduler::wake`] has just named for this unit, if that is not yet: it need only
+    /// be reminded then. Other CPUs that shall call `schedule` are added to `poke`.
+    #[inline]
+    pub fn postpone(&mut self, now: u64, unit: UnitId, cpu: Cpu, poke: &mut CpuSet) -> Option<u64> {
+        self.of_mut(unit)?.postpone(now, cpu, poke)
+    }
+
     /// Makes a unit sleep. Returns the CPU that still runs it and shall call `schedule`.
     pub fn sleep(&mut self, now: u64, unit: UnitId) -> Option<Cpu> {
         self.of_mut(unit)?.sleep(now, unit)

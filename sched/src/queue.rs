@@ -4,7 +4,7 @@
 //! Units that may run nowhere else are kept apart, so that other CPUs that look for work need not
 //! step over them.
 
-use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 
 use crate::UnitId;
 use crate::credit::Vtime;
@@ -12,48 +12,68 @@ use crate::credit::Vtime;
 /// A place in a queue.
 pub(crate) type Entry = (Vtime, UnitId);
 
+/// Entries in the order in which they are taken, the last one first: that one is looked at and taken all the time.
+#[derive(Debug, Default)]
+struct Line(Vec<Entry>);
+
+impl Line {
+    fn insert(&mut self, entry: Entry) {
+        let at = self.0.partition_point(|other| *other > entry);
+        self.0.insert(at, entry);
+    }
+
+    fn remove(&mut self, entry: Entry) -> bool {
+        if self.first() == Some(entry) {
+            return self.0.pop().is_some();
+        }
+        let at = self.0.binary_search_by(|other| entry.cmp(other));
+        at.is_ok_and(|at| self.0.remove(at) == entry)
+    }
+
+    fn first(&self) -> Option<Entry> {
+        self.0.last().copied()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    free: BTreeSet<Entry>,
-    pinned: BTreeSet<Entry>,
+    free: Line,
+    pinned: Line,
 }
 
 impl Queue {
     pub(crate) fn insert(&mut self, entry: Entry, pinned: bool) {
-        if pinned {
-            self.pinned.insert(entry)
-        } else {
-            self.free.insert(entry)
-        };
+        let line = if pinned { &mut self.pinned } else { &mut self.free };
+        line.insert(entry);
     }
 
     pub(crate) fn remove(&mut self, entry: Entry) {
-        let _ = self.free.remove(&entry) || self.pinned.remove(&entry);
+        let _ = self.free.remove(entry) || self.pinned.remove(entry);
     }
 
     /// Returns the unit that is furthest behind.
     pub(crate) fn head(&self) -> Option<Entry> {
         match (self.free.first(), self.pinned.first()) {
-            (Some(a), Some(b)) => Some(*a.min(b)),
-            (a, b) => a.or(b).copied(),
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
         }
     }
 
     /// Returns the unit that is furthest behind of those that may move.
     pub(crate) fn free_head(&self) -> Option<Entry> {
-        self.free.first().copied()
+        self.free.first()
     }
 
     /// Returns the units that may move, the one furthest behind first.
     pub(crate) fn free(&self) -> impl Iterator<Item = Entry> {
-        self.free.iter().copied()
+        self.free.0.iter().rev().copied()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.free.len() + self.pinned.len()
+        self.free.0.len() + self.pinned.0.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.free.is_empty() && self.pinned.is_empty()
+        self.free.0.is_empty() && self.pinned.0.is_empty()
     }
 }

@@ -5,7 +5,8 @@ use alloc::collections::BTreeSet;
 
 use crate::credit::Vtime;
 use crate::queue::Queue;
-use crate::{Affinity, Cpu, GroupId, UnitId};
+use crate::table::Slot;
+use crate::{Affinity, Cpu, UnitId};
 
 /// Where a unit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +25,11 @@ pub enum Place {
 
 #[derive(Debug)]
 pub(crate) struct Unit {
-    pub(crate) group: GroupId,
+    /// Its group's place in the table of groups.
+    pub(crate) group: Slot,
     pub(crate) affinity: Affinity,
+    /// By which it can never move.
+    pub(crate) pinned: bool,
     pub(crate) place: Place,
     /// The CPU it was last on.
     pub(crate) home: Cpu,
@@ -53,6 +57,8 @@ pub(crate) struct CpuState {
     pub(crate) accounted: u64,
     /// What the last decision said.
     pub(crate) until: Option<u64>,
+    /// When the decision is due that this CPU has been asked for by a unit that came.
+    pub(crate) due: u64,
     /// It has been asked to call `schedule` and has not yet.
     pub(crate) pending: bool,
     /// The current unit gives way once.

@@ -238,7 +238,7 @@ pub(crate) fn gdt_page_of(cpu: CpuId) -> *mut GdtPage {
 
 /// Returns the frame of a CPU's GDT page.
 pub(crate) fn gdt_frame_of(cpu: CpuId) -> Mfn {
-    paging::translate(gdt_page_of(cpu) as u64).expect("a CPU's GDT page is mapped with its area").mfn()
+    Mfn(area_of(cpu).gdt_frame.load(Ordering::Relaxed))
 }
 
 /// Maps and fills a CPU's area.
@@ -270,6 +270,7 @@ pub fn create_area(cpu: CpuId, apic_id: u32, alloc: TableAlloc<'_>) -> Result<()
     let new = unsafe { &*phys::frame_ptr(top).add(4096 - size_of::<CpuArea>()).cast::<CpuArea>() };
     new.cpu.store(cpu.0, Ordering::Relaxed);
     new.apic_id.store(apic_id, Ordering::Relaxed);
+    new.gdt_frame.store(gdt.0, Ordering::Relaxed);
     new.deadline.store(u64::MAX, Ordering::Relaxed);
     new.vcpu_info.store(NO_VCPU_INFO.as_ptr() as usize, Ordering::Relaxed);
     Ok(())

@@ -79,6 +79,8 @@ pub struct CpuArea {
     pub xcr0: AtomicU64,
     /// Absolute time for which the one-shot timer is programmed, `u64::MAX` for none.
     pub deadline: AtomicU64,
+    /// The frame of its GDT page.
+    pub gdt_frame: AtomicU64,
     /// Time spent idle.
     pub idle: IdleClock,
 }

@@ -236,11 +236,29 @@ impl Machine {
                     unit.waits = true;
                 }
                 let poke = self.sched.wake(self.now, id);
-                self.poke(poke.into_iter().collect());
+                // As on the CPU that wakes another's unit to its own queue; by turns, as anybody else.
+                match poke.filter(|_| self.now.is_multiple_of(2)) {
+                    Some(cpu) => self.postpone(id, cpu),
+                    None => self.poke(poke.into_iter().collect()),
+                }
             }
             Event::Sleep(id) => self.sleep(id),
             Event::Decide(cpu) => self.decide(cpu),
         }
+    }
+
+    /// Has a CPU decide that was just named for a unit, then or later.
+    fn postpone(&mut self, id: UnitId, cpu: Cpu) {
+        let mut others = CpuSet::EMPTY;
+        match self.sched.postpone(self.now, id, cpu, &mut others) {
+            None => others.insert(cpu),
+            Some(due) => {
+                assert!(due > self.now);
+                self.timers.insert(cpu, due);
+                self.at(due, Event::Decide(cpu));
+            }
+        }
+        self.poke(others);
     }
 
     /// Puts a unit to sleep if it has run as long as it wanted to.

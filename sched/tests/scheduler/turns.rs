@@ -43,6 +43,22 @@ fn a_second_unit_gives_the_first_a_timer() {
 }
 
 #[test]
+fn a_decision_is_put_off_while_the_running_unit_goes_on_anyway() {
+    let mut sched = one_cpu();
+    sched.wake(0, A);
+    sched.schedule(0, Cpu(0));
+    let mut poke = CpuSet::EMPTY;
+    assert_eq!(sched.wake(MS / 2, B), Some(Cpu(0)));
+    let due = sched.postpone(MS / 2, B, Cpu(0), &mut poke).expect("A has not run for as long as it may");
+    assert!(due > MS / 2 && poke.is_empty());
+    assert_eq!(sched.schedule(due, Cpu(0)).next, Some(B));
+    sched.sleep(50 * MS, A);
+    sched.schedule(50 * MS, Cpu(0));
+    assert_eq!(sched.wake(100 * MS, A), Some(Cpu(0)));
+    assert_eq!(sched.postpone(100 * MS, A, Cpu(0), &mut poke), None, "it is entitled to run now");
+}
+
+#[test]
 fn a_sleeper_preempts_after_the_ratelimit() {
     let mut sched = one_cpu();
     sched.wake(0, B);
