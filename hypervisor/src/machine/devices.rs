@@ -84,6 +84,7 @@ pub(super) fn discover(info: &BootInfo) -> Platform {
     for problem in &platform.problems {
         log::warn!("{problem}");
     }
+    hide_iommus(&platform);
     machine::setup(&platform);
     let highest = platform.cpus.iter().filter(|c| c.enabled).map(|c| c.apic_id).max().unwrap_or(0);
     let registers = memory::map(apic::machine_base(), 4096);
@@ -99,6 +100,26 @@ pub(super) fn discover(info: &BootInfo) -> Platform {
     start_clock(&platform);
     let _ = host::msrs();
     platform
+}
+
+/// Renames the tables of IOMMUs, so that dom0 leaves those alone: what it takes for addresses of memory are its own numbers of
+/// pages, and an IOMMU that it set up would send devices to wrong ones.
+fn hide_iommus(platform: &Platform) {
+    const CHECKSUM: usize = 9;
+    for (name, maddr) in &platform.iommus {
+        let table = memory::map(*maddr, CHECKSUM + 1);
+        if table.is_null() {
+            log::error!("ACPI table {}: cannot be hidden from dom0", name.escape_ascii());
+            continue;
+        }
+        // SAFETY: the header of a table in the firmware's memory, which is mapped; what was read of it is not looked at again.
+        unsafe {
+            let sum = table.add(CHECKSUM);
+            sum.write_volatile(sum.read_volatile().wrapping_sub(b'X'.wrapping_sub(name[0])));
+            table.write_volatile(b'X');
+        }
+        log::info!("ACPI table {}: IOMMUs are not used, dom0 does not see them", name.escape_ascii());
+    }
 }
 
 /// Starts time.

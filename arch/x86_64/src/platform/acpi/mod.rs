@@ -100,6 +100,8 @@ pub struct Platform {
     pub hpet_base: Option<u64>,
     /// How to sleep and to reset.
     pub power: Power,
+    /// The tables of IOMMUs: name and machine address.
+    pub iommus: ArrayVec<([u8; 4], u64), 2>,
     /// CMOS register of the century, 0 when there is none.
     pub rtc_century: u8,
     /// Machine address of the root pointer, where the legacy scan found it.
@@ -120,6 +122,7 @@ impl Default for Platform {
             pm_timer: None,
             hpet_base: None,
             power: Power::default(),
+            iommus: ArrayVec::new(),
             rtc_century: 0,
             rsdp_maddr: None,
             problems: ArrayVec::new(),
@@ -377,6 +380,12 @@ pub fn discover<'a>(rsdp: Option<&[u8]>, memory: Memory<'_, 'a>) -> Platform {
         Ok(bytes) => mcfg::read(bytes, &mut out),
         Err(AcpiError::Missing(_)) => {}
         Err(error) => out.problem(error),
+    }
+    for maddr in root.addresses() {
+        if let Some(name @ (b"DMAR" | b"IVRS")) = signature(memory, maddr).as_ref() {
+            // One of each is all that an operating system looks at.
+            let _ = out.iommus.try_push((*name, maddr));
+        }
     }
     match root.find(memory, b"HPET") {
         // A generic address: space 0 is memory, the address itself 4 bytes further.

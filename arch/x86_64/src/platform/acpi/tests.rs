@@ -59,6 +59,7 @@ const MADT: usize = 0x10_2000;
 const FADT: usize = 0x10_3000;
 const DSDT: usize = 0x10_4000;
 const HPET: usize = 0x10_5000;
+const DMAR: usize = 0x10_6000;
 
 fn madt_body() -> Vec<u8> {
     let mut body = 0xfee0_0000u32.to_le_bytes().to_vec();
@@ -96,7 +97,7 @@ fn fadt_body() -> Vec<u8> {
 fn machine() -> Machine {
     let mut m = Machine(std::vec![0; 0x11_0000]);
     m.put(RSDP, &make_rsdp(RSDT as u32, Some(XSDT as u64)));
-    let tables = [MADT, FADT, HPET];
+    let tables = [MADT, FADT, HPET, DMAR];
     let rsdt: Vec<u8> = tables.iter().flat_map(|t| (*t as u32).to_le_bytes()).collect();
     let xsdt: Vec<u8> = tables.iter().flat_map(|t| (*t as u64).to_le_bytes()).collect();
     m.put(RSDT, &make(b"RSDT", 1, &rsdt));
@@ -104,6 +105,7 @@ fn machine() -> Machine {
     m.put(MADT, &make(b"APIC", 1, &madt_body()));
     m.put(FADT, &make(b"FACP", 3, &fadt_body()));
     m.put(DSDT, &make(b"DSDT", 1, b"junk\x08_S5_\x12\x06\x04\x00\x01\x00\x00"));
+    m.put(DMAR, &make(b"DMAR", 1, &[38, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
     m.put(HPET, &make(b"HPET", 1, &[0, 0, 0, 0, 0, 64, 0, 0, 0, 0, 0xd0, 0xfe, 0, 0, 0, 0, 0, 0, 0, 0]));
     m
 }
@@ -121,6 +123,7 @@ fn whole() {
     assert_eq!(p.isa_irq(4), (4, LineMode::default()));
     assert_eq!(p.pm_timer, Some(PmTimer { port: 0x608, bits: 32 }));
     assert_eq!(p.hpet_base, Some(0xfed0_0000));
+    assert_eq!(p.iommus[..], [(*b"DMAR", DMAR as u64)]);
     assert_eq!(p.rtc_century, 0x32);
     assert_eq!(p.power.pm1a_control, Some(0x604));
     assert_eq!(p.power.pm1b_control, None);
