@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Building dom0: from a kernel image to a vCPU that is ready to run.
+//! Building domains: from a kernel image to a vCPU that is ready to run.
 //!
 //! [`builder`](crate::builder) computes, here it is carried out. Kernel bytes go straight from the decompressor into
-//! dom0's frames, so unpacking needs the decoder's window and nothing else; it is gone before the rest of dom0's memory
+//! the domain's frames, so unpacking needs the decoder's window and nothing else; it is gone before the rest of its memory
 //! is allocated. The page tables are written as plain memory and then validated like any guest's.
 
+mod frames;
+
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -15,7 +16,7 @@ use hypercalls::segment::{FLAT_RING3_CS64, FLAT_RING3_SS64};
 use hypercalls::vm_assist::VmAssistType;
 use hypercalls::{DomId, Errno, Mfn, PAGE_SIZE, Pfn, VcpuId};
 use mm::pt::RootUse;
-use mm::{Account, PageRef, m2p};
+use mm::{Account, m2p};
 use zerocopy::IntoBytes;
 
 use hypercalls::start_info::VgaConsoleInfo;
@@ -25,10 +26,11 @@ use crate::builder::elf::{LoadError, Loader, Sink};
 use crate::builder::image::{self, ImageError};
 use crate::builder::layout::{Entry, Layout, LayoutError, Request};
 use crate::builder::notes::XenNotes;
-use crate::builder::start_info;
+use crate::builder::start_info::{self, Role};
 use crate::create::{self, Config, Tools};
 use crate::domain::Domain;
-use crate::{hypercall_page, schedule, shared, time};
+use crate::{hypercall_page, schedule, time};
+use frames::Frames;
 
 /// What dom0 is made of.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ pub struct Dom0<'a> {
     pub io: crate::io_rights::IoRights,
 }
 
-/// Why dom0 cannot be built.
+/// Why a domain cannot be built.
 #[derive(Debug)]
 pub enum Failure {
     /// The kernel's file.
@@ -69,73 +71,19 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Image(error) => write!(f, "dom0's kernel cannot be loaded: {error}"),
+            Self::Image(error) => write!(f, "the kernel cannot be loaded: {error}"),
             Self::Layout(error) => error.fmt(f),
-            Self::Memory => f.write_str("not enough memory to build dom0"),
-            Self::Tables(error) => write!(f, "dom0's first page tables are not valid: {error:?}"),
-            Self::Create(error) => write!(f, "dom0 cannot be created: {error:?}"),
+            Self::Memory => f.write_str("there is not enough memory"),
+            Self::Tables(error) => write!(f, "its first page tables are not valid: {error:?}"),
+            Self::Create(error) => write!(f, "it cannot be created: {error:?}"),
         }
-    }
-}
-
-/// Frames of the domain that is being built, by PFN.
-struct Frames<'a> {
-    account: &'a Account,
-    p2m: Vec<u64>,
-}
-
-const NONE: u64 = Mfn::INVALID.0;
-
-impl Frames<'_> {
-    /// Gives every PFN below `end` that has none a frame, in blocks as large as fit.
-    fn fill(&mut self, end: u64) -> Result<(), Failure> {
-        let end = end as usize;
-        let mut at = 0;
-        while at < end {
-            if self.p2m[at] != NONE {
-                at += 1;
-                continue;
-            }
-            let free = self.p2m[at..end].iter().take(512).take_while(|m| **m == NONE).count();
-            let order = if free == 512 { 9 } else { 0 };
-            at += self.populate(at, order)?;
-        }
-        Ok(())
-    }
-
-    fn populate(&mut self, at: usize, order: u8) -> Result<usize, Failure> {
-        let (mfn, order) = match self.account.populate(order, 64) {
-            Ok(mfn) => (mfn, order),
-            Err(_) => (self.account.populate(0, 64).map_err(|_| Failure::Memory)?, 0),
-        };
-        for (n, slot) in (0..1u64 << order).zip(self.p2m.iter_mut().skip(at)) {
-            *slot = mfn.0 + n;
-        }
-        Ok(1 << order)
-    }
-
-    fn mfn(&self, pfn: Pfn) -> Result<Mfn, Failure> {
-        self.p2m.get(pfn.0 as usize).copied().filter(|m| *m != NONE).map(Mfn).ok_or(Failure::Memory)
-    }
-
-    fn write(&self, pfn: Pfn, offset: usize, bytes: &[u8]) -> Result<(), Failure> {
-        let frame = PageRef::get(self.mfn(pfn)?, self.account.domid()).ok_or(Failure::Memory)?;
-        shared::write_guest_frame(&frame, offset, bytes);
-        Ok(())
-    }
-
-    /// Writes bytes over as many pages as they need.
-    fn write_all(&self, first: Pfn, bytes: &[u8]) -> Result<(), Failure> {
-        for (n, page) in (0u64..).zip(bytes.chunks(PAGE_SIZE)) {
-            self.write(Pfn(first.0 + n), 0, page)?;
-        }
-        Ok(())
     }
 }
 
 /// Takes the kernel's bytes: `base` is the physical address of the first page in `frames`.
 struct KernelSink<'a, 'b> {
     frames: &'a Frames<'b>,
+    name: &'a str,
     base: u64,
     shown: u64,
 }
@@ -160,23 +108,33 @@ impl Sink for KernelSink<'_, '_> {
         const STEP: u64 = 16 << 20;
         if unpacked / STEP > self.shown {
             self.shown = unpacked / STEP;
-            log::info!("dom0: {} MiB of the kernel unpacked", self.shown * 16);
+            log::info!("{}: {} MiB of the kernel unpacked", self.name, self.shown * 16);
         }
     }
 }
 
+/// What a domain begins with.
+struct Contents<'a> {
+    /// What the log calls the domain.
+    name: &'a str,
+    kernel: &'a [u8],
+    initrd: &'a [u8],
+    cmdline: &'a str,
+    pages: u64,
+}
+
 /// Unpacks the kernel into frames and returns them, by page from the image's first one on, with its notes.
-fn load_kernel<'a>(account: &'a Account, module: &[u8]) -> Result<(Frames<'a>, XenNotes), Failure> {
+fn load_kernel<'a>(account: &'a Account, name: &str, module: &[u8]) -> Result<(Frames<'a>, XenNotes), Failure> {
     let payload = image::find(module).map_err(Failure::Image)?;
-    log::info!("dom0: kernel of {} KiB, {}", payload.bytes.len() >> 10, payload.format.name());
+    log::info!("{name}: kernel of {} KiB, {}", payload.bytes.len() >> 10, payload.format.name());
     let stream = Stream::open(&payload).map_err(Failure::Image)?;
     let loader = Loader::open(stream).map_err(Failure::Image)?;
     let (range, entry) = (loader.range(), loader.entry());
     let base = range.start & !(PAGE_SIZE as u64 - 1);
     let pages = (range.end - base).div_ceil(PAGE_SIZE as u64);
-    let mut frames = Frames { account, p2m: alloc::vec![NONE; pages as usize] };
+    let mut frames = Frames::none(account, pages);
     frames.fill(pages)?;
-    let mut sink = KernelSink { frames: &frames, base, shown: 0 };
+    let mut sink = KernelSink { frames: &frames, name, base, shown: 0 };
     let segments = loader.load(&mut sink).map_err(|error| match error {
         LoadError::Image(error) => Failure::Image(error),
         LoadError::Sink(failure) => failure,
@@ -201,17 +159,25 @@ pub fn dom0(from: Dom0<'_>) -> Result<Arc<Domain>, Failure> {
         tools: Tools::default(),
     };
     let domain = create::domain(config).map_err(Failure::Create)?;
-    let (image, notes) = load_kernel(&domain.account, from.kernel)?;
+    let Dom0 { kernel, initrd, cmdline, pages, .. } = from;
+    fill(&domain, &Contents { name: "dom0", kernel, initrd, cmdline, pages }, &Role::Dom0(from.screen))?;
+    Ok(domain)
+}
+
+/// Fills an empty domain and makes it ready to run.
+fn fill(domain: &Arc<Domain>, from: &Contents<'_>, role: &Role) -> Result<(), Failure> {
+    let (image, notes) = load_kernel(&domain.account, from.name, from.kernel)?;
     let mut request = Request {
         notes: &notes,
         initrd_bytes: from.initrd.len() as u64,
         nr_pages: from.pages,
         cmdline_len: from.cmdline.len(),
+        has_ring: matches!(role, Role::Guest(_)),
     };
     request.nr_pages = Layout::clip(&request);
     let layout = Layout::compute(&request).map_err(Failure::Layout)?;
-    describe(&layout);
-    let mut frames = Frames { account: &domain.account, p2m: alloc::vec![NONE; request.nr_pages as usize] };
+    describe(from.name, &layout);
+    let mut frames = Frames::none(&domain.account, request.nr_pages);
     let first = layout.kernel.pfn.0 as usize;
     for (slot, mfn) in frames.p2m.iter_mut().skip(first).zip(&image.p2m) {
         *slot = *mfn;
@@ -228,35 +194,47 @@ pub fn dom0(from: Dom0<'_>) -> Result<Arc<Domain>, Failure> {
         frames.write_all(initrd.pfn, from.initrd)?;
     }
     frames.write_all(layout.p2m.pfn, frames.p2m.as_bytes())?;
-    let shared_info = domain.shared_info().mfn().maddr();
-    let info = start_info::dom0(&layout, &notes, shared_info, from.cmdline.as_bytes(), from.screen.is_some());
-    frames.write(layout.start_info.pfn, 0, info.as_bytes())?;
-    if let Some(screen) = &from.screen {
-        frames.write(layout.start_info.pfn, start_info::SCREEN, screen.as_bytes())?;
-    }
+    tell(domain, from, role, &layout, &notes, &frames)?;
     if let Some(va) = notes.hypercall_page {
         let pfn = Pfn(va.wrapping_sub(layout.boot.va) / PAGE_SIZE as u64);
         frames.write(pfn, 0, &hypercall_page::page())?;
     }
     write_tables(&layout, &frames)?;
-    start(&domain, &layout, &frames)?;
-    Ok(domain)
+    start(domain, &layout, &frames)
 }
 
-fn describe(layout: &Layout) {
-    log::info!("dom0: {} pages ({} MiB)", layout.nr_pages, layout.nr_pages >> 8);
-    let line = |name: &str, start: u64, pages: u64| {
-        log::info!("dom0:   {name:<12} {start:#018x}-{:#018x}", start.wrapping_add(pages * PAGE_SIZE as u64));
+/// Writes the start information.
+fn tell(
+    domain: &Domain,
+    from: &Contents<'_>,
+    role: &Role,
+    layout: &Layout,
+    notes: &XenNotes,
+    frames: &Frames<'_>,
+) -> Result<(), Failure> {
+    let shared_info = domain.shared_info().mfn().maddr();
+    let info = start_info::page(layout, notes, shared_info, from.cmdline.as_bytes(), role);
+    frames.write(layout.start_info.pfn, 0, info.as_bytes())?;
+    if let Role::Dom0(Some(screen)) = role {
+        frames.write(layout.start_info.pfn, start_info::SCREEN, screen.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn describe(name: &str, layout: &Layout) {
+    log::info!("{name}: {} pages ({} MiB)", layout.nr_pages, layout.nr_pages >> 8);
+    let line = |what: &str, start: u64, pages: u64| {
+        log::info!("{name}:   {what:<12} {start:#018x}-{:#018x}", start.wrapping_add(pages * PAGE_SIZE as u64));
     };
     line("kernel", layout.kernel.va, layout.kernel.pages);
     if let Some(initrd) = layout.initrd {
-        log::info!("dom0:   initrd       PFN {:#x}, {} pages", initrd.pfn.0, initrd.pages);
+        log::info!("{name}:   initrd       PFN {:#x}, {} pages", initrd.pfn.0, initrd.pages);
     }
     line("P2M", layout.p2m.va, layout.p2m.pages);
     line("start info", layout.start_info.va, layout.start_info.pages);
     line("page tables", layout.page_tables.va, layout.page_tables.pages);
     line("stack", layout.stack.va, layout.stack.pages);
-    log::info!("dom0:   entry        {:#018x}", layout.entry);
+    log::info!("{name}:   entry        {:#018x}", layout.entry);
 }
 
 /// Present, writable, accessed, user, and the software bit of the guest kernel's mappings, which must not be global.

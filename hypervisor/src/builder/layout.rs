@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The first address space of a PV dom0, computed before anything is built.
+//! The first address space of a PV domain, computed before anything is built.
 //!
 //! The *boot mapping* starts at `VIRT_BASE`, where PFN 0 lies, and maps PFNs one to one with 4 KiB pages: the kernel at its own
 //! place, then page by page the initrd (only for kernels that want it mapped), the P2M array (only for kernels that name no place
-//! for it), the start-info page, the page tables that map all this, and one page of stack; then at least 512 KiB of padding, up to
+//! for it), the start-info page, the page of the console's ring (for domains that have one), the page tables that map all this, and one page of stack; then at least 512 KiB of padding, up to
 //! a multiple of 4 MiB. The PFNs that follow hold the initrd, if it is not mapped, and then the tables and frames of a P2M array
 //! that is mapped elsewhere (the *P2M mapping*). All PFNs beyond are free memory.
 //!
@@ -61,11 +61,11 @@ impl fmt::Display for LayoutError {
         match self {
             Self::TooFewPages { given, needed } => write!(
                 f,
-                "too little memory for dom0: {} KiB given, at least {} KiB needed to place kernel and initrd",
+                "too little memory: {} KiB given, at least {} KiB needed to place kernel and initrd",
                 given.saturating_mul(4),
                 needed.saturating_mul(4)
             ),
-            Self::TooManyPages => f.write_str("more memory for dom0 than can be described"),
+            Self::TooManyPages => f.write_str("more memory than can be described"),
             Self::BootMappingTooLarge => {
                 f.write_str("kernel, initrd and tables do not fit into the boot mapping of 1 GiB")
             }
@@ -74,7 +74,7 @@ impl fmt::Display for LayoutError {
             }
             Self::BadP2mBase(base) => write!(f, "the P2M array cannot be mapped at {base:#x}"),
             Self::CommandLineTooLong(len) => {
-                write!(f, "dom0's command line has {len} bytes, the kernel takes {}", MAX_GUEST_CMDLINE - 1)
+                write!(f, "the command line has {len} bytes, the kernel takes {}", MAX_GUEST_CMDLINE - 1)
             }
         }
     }
@@ -91,6 +91,8 @@ pub struct Request<'a> {
     pub nr_pages: u64,
     /// Bytes of the command line, without a terminating zero.
     pub cmdline_len: usize,
+    /// It shares a page with whoever serves its console.
+    pub has_ring: bool,
 }
 
 /// Some pages of the boot mapping.
@@ -153,6 +155,8 @@ pub struct Layout {
     pub p2m: P2m,
     /// The start-info page.
     pub start_info: Span,
+    /// The page of the console's ring, if there is one.
+    pub ring: Span,
     /// The page tables of the boot mapping; the first is the L4.
     pub page_tables: Span,
     /// The first stack.
@@ -237,6 +241,7 @@ impl Layout {
         let p2m_pages = pages(nr_pages * 8);
         let mapped_p2m = boot.take(notes.init_p2m.map_or(p2m_pages, |_| 0))?;
         let start_info = boot.take(1)?;
+        let ring = boot.take(u64::from(request.has_ring))?;
         let (page_tables, stack, whole) = boot.finish()?;
         let mut next = whole.pages;
         if notes.unmapped_initrd {
@@ -253,6 +258,7 @@ impl Layout {
             initrd: Some(initrd).filter(|initrd| initrd.pages > 0),
             p2m: P2m { va: mapped_p2m.va, pfn: mapped_p2m.pfn, pages: p2m_pages },
             start_info,
+            ring,
             page_tables,
             stack,
             first_p2m_pfn: Pfn(0),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The page a PV dom0 is started with.
+//! The page a PV domain is started with.
 
 use super::layout::Layout;
 use super::notes::XenNotes;
@@ -12,11 +12,19 @@ use hypercalls::{Maddr, Mfn};
 /// Where in the page the description of the screen lies.
 pub const SCREEN: usize = size_of::<StartInfo>();
 
-/// Returns the start information of a dom0.
+/// What a domain is in the machine, as far as it is told at its start.
+#[derive(Clone, Copy, Debug)]
+pub enum Role {
+    /// It drives the devices, and has a screen if there is one: the description lies at [`SCREEN`].
+    Dom0(Option<VgaConsoleInfo>),
+    /// It has nothing but a console.
+    Guest(StartInfoConsole),
+}
+
+/// Returns the start information of a domain.
 ///
-/// The command line is what [`Layout::compute`] was told the length of; a longer one is cut. `has_screen`: the
-/// screen's description lies at [`SCREEN`].
-pub fn dom0(layout: &Layout, notes: &XenNotes, shared_info: Maddr, cmdline: &[u8], has_screen: bool) -> StartInfo {
+/// The command line is what [`Layout::compute`] was told the length of; a longer one is cut.
+pub fn page(layout: &Layout, notes: &XenNotes, shared_info: Maddr, cmdline: &[u8], role: &Role) -> StartInfo {
     let mut magic = [0; 32];
     magic[..MAGIC.len()].copy_from_slice(MAGIC);
     if notes.extended_cr3 {
@@ -26,8 +34,13 @@ pub fn dom0(layout: &Layout, notes: &XenNotes, shared_info: Maddr, cmdline: &[u8
     for (to, from) in cmd_line[..MAX_GUEST_CMDLINE - 1].iter_mut().zip(cmdline) {
         *to = *from;
     }
-    let (info_off, info_size) = if has_screen { (SCREEN as u32, size_of::<VgaConsoleInfo>() as u32) } else { (0, 0) };
-    let mut flags = SIF_PRIVILEGED | SIF_INITDOMAIN;
+    let (console, mut flags) = match role {
+        Role::Dom0(screen) => {
+            let (offset, size) = screen.map_or((0, 0), |_| (SCREEN as u32, size_of::<VgaConsoleInfo>() as u32));
+            (StartInfoConsole::dom0(offset, size), SIF_PRIVILEGED | SIF_INITDOMAIN)
+        }
+        Role::Guest(console) => (*console, 0),
+    };
     let (mut mod_start, mut mod_len) = (0, 0);
     if let Some(initrd) = layout.initrd {
         mod_len = initrd.bytes;
@@ -45,7 +58,7 @@ pub fn dom0(layout: &Layout, notes: &XenNotes, shared_info: Maddr, cmdline: &[u8
         store_mfn: Mfn(0),
         store_evtchn: 0,
         _pad1: 0,
-        console: StartInfoConsole::dom0(info_off, info_size),
+        console,
         pt_base: layout.page_tables.va,
         nr_pt_frames: layout.page_tables.pages,
         mfn_list: layout.p2m.va,

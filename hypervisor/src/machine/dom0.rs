@@ -58,7 +58,7 @@ pub(super) fn build(info: &BootInfo, platform: &Platform) -> Result<(), fmt::Arg
     log::info!("building dom0: {} MiB, {} vCPUs, command line: {}", from.pages >> 8, from.vcpus, from.cmdline);
     match construct::dom0(from) {
         Ok(_) => Ok(()),
-        Err(failure) => super::give_up(format_args!("{failure}")),
+        Err(failure) => super::give_up(format_args!("dom0 cannot be built: {failure}")),
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! dom0's kernel, from the boot module to the layout of its first address space.
+//! A domain's kernel, from the boot module to the layout of its first address space.
 
 use hypercalls::Maddr;
 use hypervisor::builder::decompress::{MAX_MEMORY, Stream, memory_needed};
@@ -7,7 +7,7 @@ use hypervisor::builder::elf::{LoadError, Loader, PhysRange, Sink};
 use hypervisor::builder::image::{ImageError, find};
 use hypervisor::builder::layout::{ENTRIES, Entry, Layout, Request};
 use hypervisor::builder::notes::XenNotes;
-use hypervisor::builder::start_info;
+use hypervisor::builder::start_info::{self, Role};
 
 /// Bytes that are written before the rest is not worth the time.
 const ENOUGH: u64 = 4 << 20;
@@ -51,8 +51,8 @@ pub fn load(module: &[u8]) -> Result<(), ImageError> {
         Err(LoadError::Sink(())) => return Ok(()),
     };
     let notes = XenNotes::read(&segments, range, entry)?;
-    for nr_pages in [1, 1000, 1 << 16, 1 << 22] {
-        let request = Request { notes: &notes, initrd_bytes: module.len() as u64, nr_pages, cmdline_len: 40 };
+    for (nr_pages, has_ring) in [(1, false), (1000, true), (1 << 16, true), (1 << 22, false)] {
+        let request = Request { notes: &notes, initrd_bytes: module.len() as u64, nr_pages, cmdline_len: 40, has_ring };
         place(&Request { nr_pages: Layout::clip(&request), ..request });
     }
     Ok(())
@@ -77,5 +77,5 @@ fn place(request: &Request<'_>) {
             }
         }
     }
-    let _ = start_info::dom0(&layout, request.notes, Maddr(0x1000), &[b'x'; 40], true);
+    let _ = start_info::page(&layout, request.notes, Maddr(0x1000), &[b'x'; 40], &Role::Dom0(None));
 }

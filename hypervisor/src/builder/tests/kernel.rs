@@ -28,7 +28,7 @@ fn a_real_kernel_loads_and_fits() {
     let mut memory = Memory { base: range.start, bytes: vec![0; (range.end - range.start) as usize], unpacked: 0 };
     let segments = loader.segments().to_vec();
     let notes = XenNotes::read(&loader.load(&mut memory).expect("good"), range, entry).expect("a PV kernel");
-    let request = Request { notes: &notes, initrd_bytes: 9 << 20, nr_pages: 0x2_0000, cmdline_len: 0 };
+    let request = Request { notes: &notes, initrd_bytes: 9 << 20, nr_pages: 0x2_0000, cmdline_len: 0, has_ring: false };
     let layout = Layout::compute(&request).expect("fits");
     std::println!("{notes:x?}\n{layout:x?}");
     // The same by way of the whole file.

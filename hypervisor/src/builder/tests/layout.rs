@@ -4,11 +4,12 @@
 use super::Random;
 use crate::builder::layout::{Entry, Layout, LayoutError, Mapping, Request, Table};
 use crate::builder::notes::XenNotes;
-use crate::builder::start_info;
+use crate::builder::start_info::{self, Role};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec::Vec;
-use hypercalls::{Maddr, Pfn};
+use hypercalls::start_info::{StartInfoConsole, VgaConsoleInfo};
+use hypercalls::{Maddr, Mfn, Pfn};
 use zerocopy::IntoBytes;
 
 const BASE: u64 = 0xffff_ffff_8000_0000;
@@ -32,7 +33,7 @@ fn debian() -> XenNotes {
 }
 
 fn request(notes: &XenNotes, nr_pages: u64, initrd_bytes: u64) -> Request<'_> {
-    Request { notes, initrd_bytes, nr_pages, cmdline_len: 20 }
+    Request { notes, initrd_bytes, nr_pages, cmdline_len: 20, has_ring: false }
 }
 
 #[test]
@@ -137,7 +138,7 @@ fn random_layouts_keep_the_rules() {
         };
         let initrd = if random.below(3) == 0 { 0 } else { random.below(60 << 20) };
         let bits = 10 + random.below(15);
-        let asked = request(&notes, random.below(1 << bits), initrd);
+        let asked = Request { has_ring: random.below(2) == 0, ..request(&notes, random.below(1 << bits), initrd) };
         match Layout::compute(&asked) {
             Ok(layout) => {
                 fitting += 1;
@@ -159,7 +160,8 @@ fn random_layouts_keep_the_rules() {
 fn check(layout: &Layout, notes: &XenNotes) {
     let boot = layout.boot;
     assert_eq!((boot.va, boot.pfn), (notes.virt_base, Pfn(0)));
-    let mut spans = Vec::from([layout.kernel, layout.start_info, layout.page_tables, layout.stack]);
+    let mut spans = Vec::from([layout.kernel, layout.start_info, layout.ring, layout.page_tables, layout.stack]);
+    spans.retain(|span| span.pages > 0);
     let mut frames: Vec<(u64, u64)> = Vec::new();
     if let Some(initrd) = layout.initrd {
         assert_eq!(initrd.pages, initrd.bytes.div_ceil(4096));
@@ -268,7 +270,8 @@ fn check_tables(layout: &Layout, notes: &XenNotes) {
 fn start_info_has_it_all() {
     let notes = debian();
     let layout = Layout::compute(&request(&notes, 0x4_0000, 10_000_000)).expect("fits");
-    let info = start_info::dom0(&layout, &notes, Maddr(0x1234_5000), b"console=hvc0", true);
+    let screen = Role::Dom0(Some(VgaConsoleInfo::text(16, (0, 0), 25, 80)));
+    let info = start_info::page(&layout, &notes, Maddr(0x1234_5000), b"console=hvc0", &screen);
     let bytes = info.as_bytes();
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight"));
     assert_eq!(bytes[..16], *b"xen-3.0-x86_64p\0");
@@ -278,14 +281,29 @@ fn start_info_has_it_all() {
     assert_eq!(word(72), 40 << 32 | 1168, "the screen's description follows");
     assert_eq!(bytes[128..141], *b"console=hvc0\0");
     assert_eq!((word(1152), word(1160)), (0x4c00 + 2442, 515));
-    let long = start_info::dom0(&layout, &notes, Maddr(0), &[b'x'; 5000], false);
+    let long = start_info::page(&layout, &notes, Maddr(0), &[b'x'; 5000], &Role::Dom0(None));
     assert_eq!((long.console.info_off, long.console.info_size), (0, 0));
     assert_eq!((long.cmd_line[1022], long.cmd_line[1023]), (b'x', 0));
     let mapped = XenNotes { unmapped_initrd: false, extended_cr3: false, ..debian() };
     let layout = Layout::compute(&request(&mapped, 0x4_0000, 10_000_000)).expect("fits");
-    let info = start_info::dom0(&layout, &mapped, Maddr(0), b"", false);
+    let info = start_info::page(&layout, &mapped, Maddr(0), b"", &Role::Dom0(None));
     assert_eq!((info.flags, info.mod_start), (3, 0xffff_ffff_84a0_0000));
     let layout = Layout::compute(&request(&mapped, 0x4_0000, 0)).expect("fits");
-    let info = start_info::dom0(&layout, &mapped, Maddr(0), b"", false);
+    let info = start_info::page(&layout, &mapped, Maddr(0), b"", &Role::Dom0(None));
     assert_eq!((info.flags, info.mod_start, info.mod_len), (3, 0, 0));
+}
+
+#[test]
+fn a_guest_is_told_of_its_console_and_of_no_rights() {
+    let notes = debian();
+    let asked = Request { has_ring: true, ..request(&notes, 0x4_0000, 10_000_000) };
+    let layout = Layout::compute(&asked).expect("fits");
+    assert_eq!((layout.ring.pages, layout.ring.pfn.0), (1, layout.start_info.pfn.0 + 1));
+    assert!(!layout.page_tables.contains(layout.ring.pfn));
+    let console = StartInfoConsole::domu(Mfn(0x12_3456_789a), 7);
+    let info = start_info::page(&layout, &notes, Maddr(0), b"", &Role::Guest(console));
+    let bytes = info.as_bytes();
+    assert_eq!((info.flags, info.store_evtchn), (8, 0));
+    assert_eq!(bytes[72..80], 0x12_3456_789au64.to_le_bytes());
+    assert_eq!(bytes[80..84], [7, 0, 0, 0]);
 }
