@@ -19,6 +19,7 @@ pub mod memory_map;
 pub mod modules;
 pub mod options;
 pub mod rsdp;
+pub mod static_domain;
 #[cfg(target_os = "none")]
 pub mod trampoline;
 

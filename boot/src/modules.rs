@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which module is what.
 //!
-//! The first module is dom0's kernel. Of the others, the first that looks like an initramfs is the initrd; failing that, the
+//! Modules from the first one on that describes a static domain are not looked at here (see [`crate::static_domain`]). The first
+//! module is dom0's kernel. Of the others, the first that looks like an initramfs is the initrd; failing that, the
 //! first that is not known to be something else (an old file-system image has no mark we know). The rest is left alone.
 
 use crate::bytes;

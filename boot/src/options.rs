@@ -8,7 +8,7 @@ mod com1;
 mod dom0;
 mod l1tf;
 mod names;
-mod parse;
+pub(crate) mod parse;
 mod sharing;
 mod time;
 

@@ -3,8 +3,8 @@
 //!
 //! Messages of the hypervisor come through the `log` crate, each line with a prefix, and are kept in a [`LogRing`]
 //! too. Lines that a guest causes (their target or text begins with `d<number>`) are limited in number. A message that
-//! comes while dom0 is in the middle of a line starts a line of its own. What is typed goes to dom0 or to the
-//! hypervisor's own console ([`crate::keys`]), as a [`Receiver`] says.
+//! comes while a domain is in the middle of a line starts a line of its own. What is typed goes to dom0, to the
+//! hypervisor's own console ([`crate::keys`]) or to a static domain, whose console is served here, as a [`Receiver`] says.
 //!
 //! All of this works before there is a heap and before a CPU knows its number. After [`panic_mode`] nothing waits for a lock.
 //!
@@ -12,9 +12,11 @@
 //! `OUTPUT` is held around writes to the line, so that lines stay whole; those of [`receive`] around what is typed. All are
 //! plain spin locks, because ranks are checked by CPU number; they are innermost but for the line's own.
 
+mod guests;
 mod input;
 mod limit;
 mod receive;
+mod ring;
 mod switch;
 
 use core::fmt::{self, Write as _};
@@ -24,12 +26,15 @@ use alloc::boxed::Box;
 use arch::cpu::{self, Work};
 use arrayvec::ArrayString;
 use boot::options::Level;
-use hypercalls::Virq;
+use hypercalls::{DomId, Virq};
 use log::{LevelFilter, Metadata, Record};
 use spin::mutex::{Mutex, MutexGuard};
 
+pub use self::guests::{GuestConsole, forget_guest, has_more, serve, served};
 use self::limit::{Limiter, domain_of};
-pub use self::receive::{give_input, input_to, read_input, set_switch, switch_letter};
+#[cfg(not(target_os = "none"))]
+pub use self::receive::forget_guests;
+pub use self::receive::{give_input, input_to, read_input, set_switch, start_input, switch_letter};
 pub use self::switch::Receiver;
 use crate::log_ring::LogRing;
 use crate::{events, keys, snapshot};
@@ -44,18 +49,21 @@ const PATIENCE: u32 = 1_000_000;
 struct Output {
     ring: LogRing,
     limiter: Limiter,
-    /// What was written last did not end a line.
-    in_line: bool,
+    /// Whose text was written last, if it did not end a line.
+    in_line: Option<DomId>,
 }
 
 static OUTPUT: Mutex<Output, arch::sync::Relax> =
-    Mutex::new(Output { ring: LogRing::new(), limiter: Limiter::new(), in_line: false });
+    Mutex::new(Output { ring: LogRing::new(), limiter: Limiter::new(), in_line: None });
 
 /// Shows text somewhere else than on the serial line.
 pub type Show = fn(&[u8]);
 
 /// Where messages appear besides the serial line.
 static SCREEN: Mutex<Option<Show>, arch::sync::Relax> = Mutex::new(None);
+
+/// Whose console this is first of all.
+const DOM0: DomId = DomId(0);
 
 static PANICKING: AtomicBool = AtomicBool::new(false);
 /// There are messages of which whoever reads them has not been told.
@@ -168,9 +176,9 @@ pub fn levels() -> [LevelFilter; 2] {
 fn emit(output: Option<&mut Output>, text: &str) {
     let (mut ring, in_line) = match output {
         Some(output) => (Some(&mut output.ring), core::mem::take(&mut output.in_line)),
-        None => (None, false),
+        None => (None, None),
     };
-    if in_line {
+    if in_line.is_some() {
         arch::console::write(b"\n");
     }
     let screen = SCREEN.try_lock().and_then(|screen| *screen);
@@ -231,13 +239,46 @@ pub fn flush() {
 pub fn guest_output(bytes: &[u8]) {
     let Some(last) = bytes.last() else { return };
     let mut output = output();
+    if output.as_ref().is_some_and(|output| output.in_line.is_some_and(|whose| whose != DOM0)) {
+        arch::console::write(b"\n");
+    }
     arch::console::write(bytes);
     if let Some(output) = output.as_deref_mut() {
-        output.in_line = *last != b'\n';
+        output.in_line = (*last != b'\n').then_some(DOM0);
         if KEEP_GUESTS.load(Relaxed) {
             output.ring.push(bytes);
             announce_news();
         }
+    }
+}
+
+/// Prints what another domain wrote, each line with its name.
+fn named_output(domain: DomId, name: &str, bytes: &[u8]) {
+    let mut output = output();
+    let goes_on = |whose| whose == domain;
+    let in_line = output.as_ref().and_then(|output| output.in_line);
+    let mut put = |part: &[u8]| {
+        arch::console::write(part);
+        if let Some(output) = output.as_deref_mut().filter(|_| KEEP_GUESTS.load(Relaxed)) {
+            output.ring.push(part);
+        }
+    };
+    if in_line.is_some_and(|whose| !goes_on(whose)) {
+        put(b"\n");
+    }
+    let mut begins = !in_line.is_some_and(goes_on);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        if begins {
+            [b"(", name.as_bytes(), b") "].into_iter().for_each(&mut put);
+        }
+        put(line);
+        begins = line.ends_with(b"\n");
+    }
+    if let Some(output) = output.as_deref_mut() {
+        output.in_line = (!begins).then_some(domain);
+    }
+    if KEEP_GUESTS.load(Relaxed) {
+        announce_news();
     }
 }
 
@@ -246,6 +287,7 @@ pub fn guest_output(bytes: &[u8]) {
 pub fn work() {
     snapshot::answer();
     receive::input();
+    guests::go_on();
     keys::run();
     if NEWS.swap(false, Relaxed) {
         events::send_global_virq(Virq::CON_RING);

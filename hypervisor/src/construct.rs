@@ -16,10 +16,10 @@ use hypercalls::segment::{FLAT_RING3_CS64, FLAT_RING3_SS64};
 use hypercalls::vm_assist::VmAssistType;
 use hypercalls::{DomId, Errno, Mfn, PAGE_SIZE, Pfn, VcpuId};
 use mm::pt::RootUse;
-use mm::{Account, m2p};
+use mm::{Account, WritableRef, m2p};
 use zerocopy::IntoBytes;
 
-use hypercalls::start_info::VgaConsoleInfo;
+use hypercalls::start_info::{StartInfoConsole, VgaConsoleInfo};
 
 use crate::builder::decompress::Stream;
 use crate::builder::elf::{LoadError, Loader, Sink};
@@ -29,7 +29,7 @@ use crate::builder::notes::XenNotes;
 use crate::builder::start_info::{self, Role};
 use crate::create::{self, Config, Tools};
 use crate::domain::Domain;
-use crate::{hypercall_page, schedule, time};
+use crate::{console, death, events, grace, hypercall_page, schedule, shared, time};
 use frames::Frames;
 
 /// What dom0 is made of.
@@ -51,6 +51,27 @@ pub struct Dom0<'a> {
     pub screen: Option<VgaConsoleInfo>,
     /// Ports and frames it may use.
     pub io: crate::io_rights::IoRights,
+}
+
+/// What a guest is made of that has no tools.
+#[derive(Debug)]
+pub struct Guest<'a> {
+    /// Its number.
+    pub id: DomId,
+    /// Its name, at most 16 bytes: the handle by which tools know it, too.
+    pub name: &'a str,
+    /// The kernel's module.
+    pub kernel: &'a [u8],
+    /// The initrd's module.
+    pub initrd: &'a [u8],
+    /// The command line.
+    pub cmdline: &'a str,
+    /// Frames.
+    pub pages: u64,
+    /// vCPUs.
+    pub vcpus: u32,
+    /// The hypervisor serves its console.
+    pub console: bool,
 }
 
 /// Why a domain cannot be built.
@@ -121,6 +142,13 @@ struct Contents<'a> {
     initrd: &'a [u8],
     cmdline: &'a str,
     pages: u64,
+    kind: Kind,
+}
+
+/// What it is.
+enum Kind {
+    Dom0(Option<VgaConsoleInfo>),
+    Guest { has_console: bool },
 }
 
 /// Unpacks the kernel into frames and returns them, by page from the image's first one on, with its notes.
@@ -160,19 +188,67 @@ pub fn dom0(from: Dom0<'_>) -> Result<Arc<Domain>, Failure> {
     };
     let domain = create::domain(config).map_err(Failure::Create)?;
     let Dom0 { kernel, initrd, cmdline, pages, .. } = from;
-    fill(&domain, &Contents { name: "dom0", kernel, initrd, cmdline, pages }, &Role::Dom0(from.screen))?;
+    let kind = Kind::Dom0(from.screen);
+    fill(&domain, &Contents { name: "dom0", kernel, initrd, cmdline, pages, kind })?;
     Ok(domain)
 }
 
+/// Builds a guest, paused once. Of one that cannot be built nothing stays.
+///
+/// # Errors
+/// [`Failure`] says what is wrong, in words for the person at the console.
+pub fn guest(from: &Guest<'_>) -> Result<Arc<Domain>, Failure> {
+    let mut handle = [0; 16];
+    handle.iter_mut().zip(from.name.bytes()).for_each(|(to, byte)| *to = byte);
+    let config = Config {
+        id: from.id,
+        privileged: false,
+        vcpus: from.vcpus,
+        max_pages: from.pages,
+        max_port: GUEST_PORTS,
+        io: crate::io_rights::IoRights::none(),
+        grants: crate::grants::Limits::most(),
+        tools: Tools { paused: true, handle, ..Tools::default() },
+    };
+    let domain = create::domain(config).map_err(Failure::Create)?;
+    let Guest { name, kernel, initrd, cmdline, pages, .. } = *from;
+    let kind = Kind::Guest { has_console: from.console };
+    match fill(&domain, &Contents { name, kernel, initrd, cmdline, pages, kind }) {
+        Ok(()) => Ok(domain),
+        Err(failure) => {
+            take_back(&domain);
+            Err(failure)
+        }
+    }
+}
+
+/// The highest port of a guest: what tools give one, too.
+const GUEST_PORTS: u32 = 1023;
+
+/// Destroys a domain that has not run. Were a CPU in the way of that, tools could do what is left.
+fn take_back(domain: &Domain) {
+    for _ in 0..100_000 {
+        let destroyed = death::destroy(domain);
+        arch::cpu::reset_budget();
+        // Nothing that was found in a published place is held here.
+        grace::pass();
+        if destroyed.is_ok() {
+            break;
+        }
+    }
+    death::look();
+    grace::pass();
+}
+
 /// Fills an empty domain and makes it ready to run.
-fn fill(domain: &Arc<Domain>, from: &Contents<'_>, role: &Role) -> Result<(), Failure> {
+fn fill(domain: &Arc<Domain>, from: &Contents<'_>) -> Result<(), Failure> {
     let (image, notes) = load_kernel(&domain.account, from.name, from.kernel)?;
     let mut request = Request {
         notes: &notes,
         initrd_bytes: from.initrd.len() as u64,
         nr_pages: from.pages,
         cmdline_len: from.cmdline.len(),
-        has_ring: matches!(role, Role::Guest(_)),
+        has_ring: matches!(from.kind, Kind::Guest { .. }),
     };
     request.nr_pages = Layout::clip(&request);
     let layout = Layout::compute(&request).map_err(Failure::Layout)?;
@@ -194,7 +270,7 @@ fn fill(domain: &Arc<Domain>, from: &Contents<'_>, role: &Role) -> Result<(), Fa
         frames.write_all(initrd.pfn, from.initrd)?;
     }
     frames.write_all(layout.p2m.pfn, frames.p2m.as_bytes())?;
-    tell(domain, from, role, &layout, &notes, &frames)?;
+    tell(domain, from, &layout, &notes, &frames)?;
     if let Some(va) = notes.hypercall_page {
         let pfn = Pfn(va.wrapping_sub(layout.boot.va) / PAGE_SIZE as u64);
         frames.write(pfn, 0, &hypercall_page::page())?;
@@ -207,18 +283,35 @@ fn fill(domain: &Arc<Domain>, from: &Contents<'_>, role: &Role) -> Result<(), Fa
 fn tell(
     domain: &Domain,
     from: &Contents<'_>,
-    role: &Role,
     layout: &Layout,
     notes: &XenNotes,
     frames: &Frames<'_>,
 ) -> Result<(), Failure> {
     let shared_info = domain.shared_info().mfn().maddr();
-    let info = start_info::page(layout, notes, shared_info, from.cmdline.as_bytes(), role);
+    let role = match from.kind {
+        Kind::Dom0(screen) => Role::Dom0(screen),
+        Kind::Guest { has_console } => {
+            Role::Guest(console_of(domain, from.name, frames.mfn(layout.ring.pfn)?, has_console)?)
+        }
+    };
+    let info = start_info::page(layout, notes, shared_info, from.cmdline.as_bytes(), &role);
     frames.write(layout.start_info.pfn, 0, info.as_bytes())?;
     if let Role::Dom0(Some(screen)) = role {
         frames.write(layout.start_info.pfn, start_info::SCREEN, screen.as_bytes())?;
     }
     Ok(())
+}
+
+/// Makes the page a ring, and serves it if that is wanted. A kernel without a port has no console.
+fn console_of(domain: &Domain, name: &str, page: Mfn, is_served: bool) -> Result<StartInfoConsole, Failure> {
+    let frame = WritableRef::get(page, domain.id).map_err(Failure::Create)?;
+    shared::zero(&frame);
+    if !is_served {
+        return Ok(StartInfoConsole::domu(page, 0));
+    }
+    let port = events::open_console(domain).map_err(Failure::Create)?;
+    console::serve(domain, name, frame, port).map_err(Failure::Create)?;
+    Ok(StartInfoConsole::domu(page, port))
 }
 
 fn describe(name: &str, layout: &Layout) {

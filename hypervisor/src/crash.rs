@@ -91,6 +91,7 @@ fn dump_walk(vcpu: &Vcpu, name: &str, va: u64) {
 pub fn ended(domain: &Domain, reason: ShutdownReason) {
     if !domain.privileged {
         log::debug!("d{} has shut down, reason {}", domain.id.0, reason.0);
+        domain.console.with(|served| log::info!("static domain {} has shut down, reason {}", served.name(), reason.0));
         let port = domain.suspend_port.load(Relaxed);
         // A port that is not there, or not there any more, tells nobody.
         if reason != ShutdownReason::SUSPEND || port == 0 || events::send(domain, port).is_err() {

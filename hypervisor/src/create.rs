@@ -215,6 +215,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
         dead: AtomicBool::new(false),
         logged_unknown: AtomicU64::new(0),
         grants,
+        console: Published::new(),
         watchdogs: Lock::new(rank::WATCHDOGS, [None; 2]),
         suspend_port: AtomicU32::new(0),
         handle: Lock::new(rank::HANDLE, config.tools.handle),

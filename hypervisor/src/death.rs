@@ -17,7 +17,7 @@ use hypercalls::{DomId, Errno, Result, Virq};
 
 use crate::domain::{self, Domain};
 use crate::grace::Ticket;
-use crate::{events, host, initialise, pirq, schedule, timers};
+use crate::{console, events, host, initialise, pirq, schedule, timers};
 
 /// How far a domain's death has got: what is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +117,8 @@ fn stop(domain: &Domain) {
 /// Lets nobody write the pages any more that the hypervisor writes for the domain. Says when the last one has.
 fn leave_pages(domain: &Domain) -> Option<Ticket> {
     let nobodys = host::dummy_info();
+    // The page of its console may still be written until the later ticket's time.
+    console::forget_guest(domain);
     domain.shared_slot.set(nobodys);
     domain.vcpus.iter().for_each(|vcpu| vcpu.info.set(nobodys));
     domain.shared_frame.replace(None)

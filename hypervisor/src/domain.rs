@@ -16,6 +16,7 @@ use hypercalls::vm_assist::VmAssistType;
 use hypercalls::{DomId, Errno, Result, VcpuId};
 use mm::{Account, Lock, PageTables, PtCtx};
 
+use crate::console::GuestConsole;
 use crate::cpu_policy::CpuPolicy;
 use crate::death::Stage;
 use crate::events::Events;
@@ -88,6 +89,8 @@ pub struct Domain {
     pub dead: AtomicBool,
     /// Sub-operations that it called and nobody implements, one bit each of a hash: each is logged once.
     pub logged_unknown: AtomicU64,
+    /// Its console, when the hypervisor serves it.
+    pub console: Published<GuestConsole>,
     /// Its watchdogs.
     pub watchdogs: Lock<Watchdogs>,
     /// Its port on which tools hear that it has shut down to be saved; 0 for none.

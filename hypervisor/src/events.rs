@@ -17,7 +17,8 @@ mod send;
 mod table;
 mod two_level;
 
-pub use bind::{abandon_pirq, alloc_unbound, bind_interdomain, bind_ipi, bind_vcpu, bind_virq, close, open_pirq};
+pub use bind::{abandon_pirq, alloc_unbound, bind_interdomain, bind_ipi, bind_vcpu, bind_virq, close};
+pub use bind::{open_console, open_pirq};
 pub use form::{close_all, expand_array, init_control, reset, set_priority};
 pub use listing::{HEADER, Listed, form_name, status};
 pub use port::{Channel, State};

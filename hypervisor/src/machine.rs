@@ -12,6 +12,7 @@ mod firmware;
 mod memory;
 mod processors;
 mod screen;
+mod static_domains;
 
 use arch::Regs;
 use boot::options::{Failure, Options, Sharing};
@@ -106,19 +107,25 @@ extern "C" fn on_own_tables() -> ! {
     devices::config_space(&info, &platform);
     devices::admit_nmi();
     fail_if_asked();
-    if let Err(error) = dom0::build(&info, &platform) {
+    dom0::prepare(&info);
+    let dom0_modules = static_domains::first_module(&info);
+    let guests = static_domains::build(&info, dom0_modules);
+    let has_dom0 = dom0_modules > 0 || guests.is_empty();
+    if has_dom0 && let Err(error) = dom0::build(&info, dom0_modules, &platform) {
         give_up(error);
     }
     drop(info);
     memory::free_modules();
     let (used, size) = HEAP.usage();
     log::info!("{} MiB free, heap {} of {} KiB used", mm::buddy::free_frames() >> 8, used >> 10, size >> 10);
-    if command_line_options().conswitch.to_dom0 {
-        console::give_input(console::Receiver::Dom0);
+    console::start_input(has_dom0, command_line_options().conswitch.to_dom0);
+    let first = if has_dom0 { "dom0" } else { "the static domains, with no dom0," };
+    log::info!("starting {first} after {} ms", arch::time::now() / 1_000_000);
+    if has_dom0 {
+        screen::release();
     }
-    log::info!("starting dom0 after {} ms", arch::time::now() / 1_000_000);
-    screen::release();
     watch_cpus();
+    static_domains::start(&guests);
     schedule::cpu_online(arch::cpu::this_cpu());
     arch::entry::start_running()
 }

@@ -55,6 +55,9 @@ pub(crate) struct PayloadArgs {
     /// Boot the kernel without a hypervisor, for comparison
     #[arg(long, conflicts_with_all = ["hypervisor", "hv_cmdline"])]
     pub(crate) bare: bool,
+    /// Add a static domain with dom0's kernel and a busybox shell, like "domain=web memory=128M vcpus=1" (may be repeated)
+    #[arg(long = "static", value_name = "WORDS", conflicts_with = "bare", allow_hyphen_values = true)]
+    pub(crate) statics: Vec<String>,
     /// Build the hypervisor with debug assertions
     #[arg(long)]
     pub(crate) debug: bool,
@@ -132,14 +135,41 @@ pub(crate) fn resolve(project: &Project, args: &PayloadArgs, disk: Option<&Disk>
     // Guests need memory that dom0 does not have.
     let sized = !with_tools || args.hv_cmdline.contains("dom0_mem=");
     let dom0_mem = if sized { "" } else { "dom0_mem=512M" };
-    Ok(Payload {
+    let statics = if args.statics.is_empty() {
+        Vec::new()
+    } else {
+        static_domains(2, &args.statics, &kernel, &initramfs::make(project)?)
+    };
+    let mut payload = Payload {
         hypervisor,
         hv_cmdline: format!("{HV_CONSOLE} {dom0_mem} {}", args.hv_cmdline),
         modules: vec![
             Module { name: "vmlinuz", file: kernel, cmdline: Some(format!("{console} {root} {}", args.cmdline)) },
             Module { name: "initrd.img", file: initrd, cmdline: None },
         ],
-    })
+    };
+    payload.modules.extend(statics);
+    Ok(payload)
+}
+
+/// The modules of static domains, behind so many others: each with its line and the kernel, then the ramdisk of those that name
+/// none. One whose line has no words for its kernel gets a host name.
+pub(crate) fn static_domains(others: usize, lines: &[String], kernel: &Path, ramdisk: &Path) -> Vec<Module> {
+    let ramdisk_number = others + lines.len();
+    let module = |line: &String| {
+        let (words, kernel_words) = line.split_once(" -- ").unwrap_or((line, ""));
+        let name = words.split_whitespace().find_map(|word| word.strip_prefix("domain=")).unwrap_or_default();
+        let usual = format!("quiet xenith.hostname={name}");
+        let kernel_words = if kernel_words.is_empty() { &usual } else { kernel_words };
+        let ramdisk = if words.contains("ramdisk=") { String::new() } else { format!("ramdisk={ramdisk_number}") };
+        let cmdline = format!("{words} {ramdisk} -- {kernel_words}");
+        Module { name: "guest", file: kernel.to_owned(), cmdline: Some(cmdline) }
+    };
+    let mut modules: Vec<Module> = lines.iter().map(module).collect();
+    if !modules.is_empty() {
+        modules.push(Module { name: "guest.img", file: ramdisk.to_owned(), cmdline: None });
+    }
+    modules
 }
 
 /// The hypervisor image to boot: ours, built now, unless another is asked for.
@@ -234,6 +264,15 @@ fn quoted(cmdline: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn static_domains_share_a_ramdisk_and_have_names() {
+        let lines = ["domain=a memory=64M".to_owned(), "domain=b ramdisk=1 -- loud".to_owned()];
+        let modules = static_domains(2, &lines, Path::new("k"), Path::new("r"));
+        let lines: Vec<_> = modules.iter().map(|module| module.cmdline.as_deref()).collect();
+        let a = "domain=a memory=64M ramdisk=4 -- quiet xenith.hostname=a";
+        assert_eq!(lines, [Some(a), Some("domain=b ramdisk=1  -- loud"), None]);
+    }
 
     #[test]
     fn the_lines_are_those_of_the_generator() {

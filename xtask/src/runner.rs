@@ -171,6 +171,9 @@ fn payload(project: &Project, files: &Files, scenario: &Scenario) -> Result<Payl
         modules.push(Module { name: "vmlinuz", file: disk.kernel.clone(), cmdline: Some(cmdline) });
         modules.push(Module { name: "initrd.img", file: disk.initrd.clone(), cmdline: None });
     }
+    if let (false, Some((kernel, initrd))) = (scenario.statics.is_empty(), &files.linux) {
+        modules.extend(iso::static_domains(modules.len(), &scenario.statics, kernel, initrd));
+    }
     Ok(Payload {
         hypervisor: files.image(scenario).map(Path::to_owned),
         hv_cmdline: format!("{HV_CONSOLE} {}", scenario.hv_cmdline),

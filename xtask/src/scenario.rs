@@ -78,6 +78,7 @@ struct Settings {
     cmdline: Option<String>,
     pad_cmdline: Option<usize>,
     hv_cmdline: Option<String>,
+    statics: Option<Vec<String>>,
     debug: Option<bool>,
     smp: Option<u32>,
     mem: Option<String>,
@@ -117,6 +118,8 @@ pub(crate) struct Scenario {
     pub(crate) cmdline: String,
     /// Text appended to the hypervisor's command line.
     pub(crate) hv_cmdline: String,
+    /// The lines of static domains.
+    pub(crate) statics: Vec<String>,
     /// The hypervisor has debug assertions.
     pub(crate) debug: bool,
     /// The machine.
@@ -160,6 +163,7 @@ impl Settings {
             cmdline: self.cmdline.or_else(|| base.cmdline.clone()),
             pad_cmdline: self.pad_cmdline.or(base.pad_cmdline),
             hv_cmdline: self.hv_cmdline.or_else(|| base.hv_cmdline.clone()),
+            statics: self.statics.or_else(|| base.statics.clone()),
             debug: self.debug.or(base.debug),
             smp: self.smp.or(base.smp),
             mem: self.mem.or_else(|| base.mem.clone()),
@@ -194,6 +198,7 @@ impl Settings {
             boot: self.boot.unwrap_or_default(),
             cmdline,
             hv_cmdline: self.hv_cmdline.unwrap_or_default(),
+            statics: self.statics.unwrap_or_default(),
             debug: self.debug.unwrap_or(false),
             machine: MachineArgs {
                 smp,

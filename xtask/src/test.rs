@@ -126,7 +126,7 @@ fn in_qemu(project: &Project, args: &Args, scenarios: &[Scenario]) -> Tally {
 
 fn prepare(project: &Project, args: &Args, scenarios: &[Scenario]) -> Result<Files> {
     let linux = |boot: &Boot| matches!(boot, Boot::Linux | Boot::Drivers | Boot::Tools | Boot::Packed(_));
-    let linux = scenarios.iter().any(|scenario| linux(&scenario.boot));
+    let linux = scenarios.iter().any(|scenario| linux(&scenario.boot) || !scenario.statics.is_empty());
     let drivers = scenarios.iter().any(|scenario| scenario.boot == Boot::Drivers);
     let tools = scenarios.iter().any(|scenario| scenario.boot == Boot::Tools);
     let guest = scenarios.iter().any(|scenario| matches!(scenario.boot, Boot::Guest(_)));

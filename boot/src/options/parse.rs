@@ -3,13 +3,13 @@
 
 /// Why a value was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     Malformed,
     NotImplemented,
 }
 
 /// A boolean; nothing at all is true.
-pub(super) fn boolean(value: &str) -> Result<bool, Refusal> {
+pub(crate) fn boolean(value: &str) -> Result<bool, Refusal> {
     match value {
         "" | "1" | "on" | "yes" | "true" | "enable" => Ok(true),
         "0" | "off" | "no" | "false" | "disable" => Ok(false),
@@ -18,7 +18,7 @@ pub(super) fn boolean(value: &str) -> Result<bool, Refusal> {
 }
 
 /// A number at the start of `text`, and the rest: `0x` before it makes it hexadecimal, another 0 octal.
-pub(super) fn number(text: &str) -> Result<(u64, &str), Refusal> {
+pub(crate) fn number(text: &str) -> Result<(u64, &str), Refusal> {
     let (radix, digits) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => (16, digits),
         None if text.starts_with('0') => (8, text),
@@ -31,7 +31,7 @@ pub(super) fn number(text: &str) -> Result<(u64, &str), Refusal> {
 }
 
 /// A number and nothing else.
-pub(super) fn whole_number(text: &str) -> Result<u64, Refusal> {
+pub(crate) fn whole_number(text: &str) -> Result<u64, Refusal> {
     match number(text)? {
         (value, "") => Ok(value),
         _ => Err(Refusal::Malformed),
@@ -39,7 +39,7 @@ pub(super) fn whole_number(text: &str) -> Result<u64, Refusal> {
 }
 
 /// A number with a unit at the start of `text`, and the rest. No unit means KiB.
-pub(super) fn size(text: &str) -> Result<(u64, &str), Refusal> {
+pub(crate) fn size(text: &str) -> Result<(u64, &str), Refusal> {
     let (value, rest) = number(text)?;
     let mut chars = rest.chars();
     let shift = match chars.next().map(|c| c.to_ascii_uppercase()) {

@@ -3,6 +3,10 @@
 //!
 //! Presses are held back until it is known that there are not three of them, and then passed on with what follows.
 
+use arrayvec::{ArrayString, ArrayVec};
+use boot::static_domain::MAX_NAME;
+use hypercalls::DomId;
+
 /// Presses in a row that switch.
 const PRESSES: u8 = 3;
 
@@ -13,7 +17,12 @@ pub enum Receiver {
     Hypervisor,
     /// dom0's console.
     Dom0,
+    /// That of a static domain.
+    Guest(DomId),
 }
+
+/// The most static domains that can get the input.
+pub(super) const MOST_GUESTS: usize = 32;
 
 /// What became of a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +42,17 @@ pub(super) struct Switch {
     pub(super) key: u8,
     /// Who gets the input now.
     pub(super) receiver: Receiver,
+    /// dom0 is there, or will be.
+    pub(super) has_dom0: bool,
+    /// The static domains, with their names.
+    pub(super) guests: ArrayVec<(DomId, ArrayString<MAX_NAME>), MOST_GUESTS>,
     pressed: u8,
 }
 
 impl Switch {
     /// Returns a switch by Ctrl-A that leads to the hypervisor, the only one there at boot.
     pub(super) const fn new() -> Self {
-        Self { key: 1, receiver: Receiver::Hypervisor, pressed: 0 }
+        Self { key: 1, receiver: Receiver::Hypervisor, has_dom0: true, guests: ArrayVec::new_const(), pressed: 0 }
     }
 
     /// Takes a byte that was typed.
@@ -52,11 +65,30 @@ impl Switch {
             return Taken::Held;
         }
         self.pressed = 0;
-        self.receiver = match self.receiver {
-            Receiver::Hypervisor => Receiver::Dom0,
-            Receiver::Dom0 => Receiver::Hypervisor,
-        };
+        self.receiver = self.next();
         Taken::Switched
+    }
+
+    /// Returns who comes behind the one that gets the input: from dom0 to the hypervisor, the static domains, and dom0 again.
+    pub(super) fn next(&self) -> Receiver {
+        let last = if self.has_dom0 { Receiver::Dom0 } else { Receiver::Hypervisor };
+        let behind = match self.receiver {
+            Receiver::Dom0 => return Receiver::Hypervisor,
+            Receiver::Hypervisor => 0,
+            Receiver::Guest(id) => self.guests.iter().take_while(|(other, _)| *other != id).count() + 1,
+        };
+        self.guests.get(behind).map_or(last, |(id, _)| Receiver::Guest(*id))
+    }
+
+    /// Returns what a receiver is called.
+    pub(super) fn name(&self, of: Receiver) -> &str {
+        match of {
+            Receiver::Hypervisor => "Xenith",
+            Receiver::Dom0 => "dom0",
+            Receiver::Guest(id) => {
+                self.guests.iter().find(|(other, _)| *other == id).map_or("nobody", |(_, name)| name)
+            }
+        }
     }
 }
 
@@ -74,6 +106,21 @@ mod tests {
         assert_eq!(switch.receiver, Receiver::Hypervisor);
         assert_eq!([1, 1, 1].map(|b| switch.take(b)), [Held, Held, Switched]);
         assert_eq!(switch.receiver, Receiver::Dom0);
+    }
+
+    #[test]
+    fn static_domains_have_their_turns_behind_the_hypervisor() {
+        let mut switch = Switch::new();
+        for (id, name) in [(1, "web"), (4, "db")] {
+            switch.guests.push((DomId(id), ArrayString::from(name).expect("short")));
+        }
+        let round = |switch: &mut Switch| {
+            assert_eq!([1; 3].map(|b| switch.take(b)), [Taken::Held, Taken::Held, Taken::Switched]);
+            alloc::string::String::from(switch.name(switch.receiver))
+        };
+        assert_eq!([0; 5].map(|_| round(&mut switch)), ["web", "db", "dom0", "Xenith", "web"]);
+        switch.has_dom0 = false;
+        assert_eq!([0; 3].map(|_| round(&mut switch)), ["db", "Xenith", "web"]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ fn lines_have_a_prefix_and_are_kept() {
 #[test]
 fn a_message_does_not_join_a_line_of_the_guest() {
     let _machine = arch::hosted::boot(4096, 1);
-    OUTPUT.lock().in_line = true;
+    OUTPUT.lock().in_line = Some(DOM0);
     say(Some(&mut OUTPUT.lock()), None, "hello");
     say(None, Some(1), "again");
     assert_eq!(printed(), "\n(xenith) hello\n(xenith) again\n");

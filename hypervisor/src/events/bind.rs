@@ -60,6 +60,14 @@ pub fn abandon_pirq(domain: &Domain, port: u32) {
     }
 }
 
+/// Makes a port by which the domain and the hypervisor tell each other of news in the console's ring.
+///
+/// # Errors
+/// `ENOSPC`.
+pub fn open_console(domain: &Domain) -> Result<u32> {
+    domain.events.lock().allocate(State::Console, VcpuId(0))
+}
+
 /// Makes a port that `remote` may bind to.
 ///
 /// # Errors
@@ -118,7 +126,7 @@ pub fn bind_vcpu(domain: &Domain, port: u32, vcpu: VcpuId) -> Result<()> {
     match channel.state {
         State::Virq(virq) if virq.scope() == Some(VirqScope::Vcpu) => Err(Errno::EINVAL),
         State::Ipi | State::Closed => Err(Errno::EINVAL),
-        State::Unbound { .. } | State::Interdomain { .. } | State::Virq(_) | State::Pirq(_) => {
+        State::Unbound { .. } | State::Interdomain { .. } | State::Virq(_) | State::Pirq(_) | State::Console => {
             events.set(port, Channel { vcpu, ..channel });
             drop(events);
             if let State::Pirq(pirq) = channel.state {

@@ -61,6 +61,7 @@ impl fmt::Display for Listed<'_> {
             State::Virq(virq) => write!(f, "{virq:?}"),
             State::Pirq(pirq) => write!(f, "PIRQ {pirq}"),
             State::Ipi => f.write_str("another vCPU"),
+            State::Console => f.write_str("the hypervisor, for its console"),
         }
     }
 }

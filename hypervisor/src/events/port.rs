@@ -36,6 +36,8 @@ pub enum State {
     Pirq(u32),
     /// Another vCPU of the same domain.
     Ipi,
+    /// The hypervisor, which serves the domain's console.
+    Console,
 }
 
 /// A port's binding and where it is delivered.
@@ -57,6 +59,8 @@ const NUMBER_MASK: u64 = 0xf_ffff;
 const VCPU: u32 = 40;
 const VCPU_MASK: u64 = 0xffff;
 const PRIORITY: u32 = 56;
+/// The kind of a port to the hypervisor; the ABI calls it a channel to another domain.
+const CONSOLE: EvtchnStat = EvtchnStat(6);
 
 impl Channel {
     /// A closed port.
@@ -76,19 +80,21 @@ impl Channel {
             State::Virq(virq) => (EvtchnStat::VIRQ, virq.0, 0),
             State::Pirq(pirq) => (EvtchnStat::PIRQ, pirq, 0),
             State::Ipi => (EvtchnStat::IPI, 0, 0),
+            State::Console => (EvtchnStat::INTERDOMAIN, DomId::XEN.0 as u32, 0),
         }
     }
 
     fn to_word(self) -> u64 {
         let (remote, number) = match self.state {
-            State::Closed | State::Ipi => (0, 0),
+            State::Closed | State::Ipi | State::Console => (0, 0),
             State::Unbound { remote } => (remote.0, 0),
             State::Interdomain { remote, port } => (remote.0, port),
             State::Virq(virq) => (0, virq.0),
             State::Pirq(pirq) => (0, pirq),
         };
         debug_assert!(u64::from(number) <= NUMBER_MASK && u64::from(self.vcpu.0) <= VCPU_MASK && self.priority < 16);
-        let kind = u64::from(self.describe().0.0);
+        let kind = if self.state == State::Console { CONSOLE } else { self.describe().0 };
+        let kind = u64::from(kind.0);
         kind | u64::from(remote) << REMOTE
             | u64::from(number) << NUMBER
             | u64::from(self.vcpu.0) << VCPU
@@ -105,6 +111,7 @@ impl Channel {
             EvtchnStat::VIRQ => State::Virq(Virq(number)),
             EvtchnStat::PIRQ => State::Pirq(number),
             EvtchnStat::IPI => State::Ipi,
+            CONSOLE => State::Console,
             _ => State::Closed,
         };
         Self { state, vcpu: VcpuId((word >> VCPU & VCPU_MASK) as u32), priority: (word >> PRIORITY) as u8 & 15 }
@@ -194,6 +201,7 @@ mod tests {
             State::Virq(Virq(23)),
             State::Pirq(4096 * 8 - 1),
             State::Ipi,
+            State::Console,
             State::Closed,
         ];
         for state in states {

@@ -14,8 +14,8 @@ use hypercalls::{DomId, Errno, Result, VcpuId, Virq};
 use super::port::{Channel, Port, State};
 use super::two_level;
 use crate::domain::{self, Domain};
-use crate::schedule;
 use crate::vcpu::Vcpu;
+use crate::{console, schedule};
 
 /// Sends on a port.
 ///
@@ -28,6 +28,7 @@ pub fn send(domain: &Domain, number: u32) -> Result<()> {
         Channel { state: State::Ipi, vcpu, .. } => deliver(domain, number, port, vcpu),
         Channel { state: State::Interdomain { remote, port }, .. } => send_remote(domain, remote, port),
         Channel { state: State::Unbound { .. }, .. } => {}
+        Channel { state: State::Console, .. } => console::served(domain),
         _ => return Err(Errno::EINVAL),
     }
     Ok(())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What each CPU does a while later, by its timer: free retired vectors, let lines through again that were held back, and show
-//! the other CPUs that it is not stuck.
+//! What each CPU does a while later, by its timer: free retired vectors, let interrupt lines through again that were held back,
+//! look at guests' consoles, and show the other CPUs that it is not stuck.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -61,6 +61,11 @@ pub(super) fn release_later(irq: u32) -> bool {
     noted
 }
 
+/// Has this CPU look at the console's work then, or before.
+pub fn look_at_console(at: u64) {
+    want(cpu::this_cpu(), at);
+}
+
 /// Does what is due on this CPU.
 #[inline]
 pub fn run(here: CpuId, now: u64) {
@@ -81,6 +86,9 @@ fn do_all(here: CpuId, now: u64) {
     }
     let held = core::mem::take(&mut *of(here).held.lock());
     held.iter().filter_map(|number| super::get(*number)).for_each(super::Irq::release);
+    if crate::console::has_more() {
+        cpu::raise_here(Work::CONSOLE);
+    }
 }
 
 /// Forgets everything, for a new machine.

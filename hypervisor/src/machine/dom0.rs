@@ -19,11 +19,12 @@ use hypervisor::{l1tf, machine_map};
 
 use super::memory;
 
-/// Builds dom0 from the first two modules that are a kernel and an initrd.
-pub(super) fn build(info: &BootInfo, platform: &Platform) -> Result<(), fmt::Arguments<'static>> {
+/// Builds dom0 from the first two of so many modules that are a kernel and an initrd.
+pub(super) fn build(info: &BootInfo, count: usize, platform: &Platform) -> Result<(), fmt::Arguments<'static>> {
     let kinds: ArrayVec<ModuleKind, MAX_MODULES> = info
         .modules
         .iter()
+        .take(count)
         .map(|m| {
             let whole = memory::module(m.start..m.end);
             modules::identify(&whole[..whole.len().min(modules::HEAD)])
@@ -38,11 +39,7 @@ pub(super) fn build(info: &BootInfo, platform: &Platform) -> Result<(), fmt::Arg
     };
     let initrd = pick(roles.initrd).map_or(&[][..], |m| memory::module(m.start..m.end));
     let cmdline = info.dom0_cmdline(kernel);
-    let entry = |r: &MemRegion| E820Entry { addr: r.start, size: r.end - r.start, kind: E820Type(r.kind.to_e820()) };
-    machine_map::MACHINE_MAP.call_once(|| info.memory.iter().map(entry).collect());
     let options = super::command_line_options();
-    let chosen = l1tf::Choice { privileged: options.pv_l1tf.dom0, others: options.pv_l1tf.domu };
-    l1tf::init(chosen, machine_map::MACHINE_MAP.get().map_or(&[], |map| map));
     let cpus = arch::cpu::online().count() as u32;
     let free = mm::buddy::frames_for_domains();
     let from = Dom0 {
@@ -60,6 +57,15 @@ pub(super) fn build(info: &BootInfo, platform: &Platform) -> Result<(), fmt::Arg
         Ok(_) => Ok(()),
         Err(failure) => super::give_up(format_args!("dom0 cannot be built: {failure}")),
     }
+}
+
+/// Settles what holds for all domains, before the first is built.
+pub(super) fn prepare(info: &BootInfo) {
+    let entry = |r: &MemRegion| E820Entry { addr: r.start, size: r.end - r.start, kind: E820Type(r.kind.to_e820()) };
+    machine_map::MACHINE_MAP.call_once(|| info.memory.iter().map(entry).collect());
+    let options = super::command_line_options();
+    let chosen = l1tf::Choice { privileged: options.pv_l1tf.dom0, others: options.pv_l1tf.domu };
+    l1tf::init(chosen, machine_map::MACHINE_MAP.get().map_or(&[], |map| map));
 }
 
 /// What dom0 may use: everything but what is the hypervisor's own (runtime rules 6.3 and 11.2).

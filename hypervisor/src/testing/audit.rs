@@ -43,6 +43,7 @@ pub fn check(cpus: u16) -> Checked {
     let mut held: Vec<Held> = all.iter().flat_map(|d| &d.vcpus).flat_map(held_by).collect();
     held.extend(all.iter().filter_map(|d| d.pirqs.eoi_frame()).map(Held::typed));
     all.iter().for_each(|d| d.events.for_each_frame(|mfn| held.push(Held::typed(mfn))));
+    held.extend(all.iter().filter_map(|d| d.console.with(|console| console.frame())).map(Held::typed));
     held.extend(all.iter().flat_map(|d| grants::held_by(d)));
     let foreign = RefCell::new(Vec::new());
     invariants::check(held, &|entry| {
@@ -261,7 +262,7 @@ fn check_events(domain: &Domain) -> Checked {
                 ensure!(domain.pirqs.port(pirq) != port || listens, "{name}: the interrupt does not know");
             }
             State::Closed => return Err(format!("{name}: closed, yet found")),
-            State::Unbound { .. } | State::Ipi => {}
+            State::Unbound { .. } | State::Ipi | State::Console => {}
         }
     }
     Ok(())

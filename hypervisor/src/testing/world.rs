@@ -65,6 +65,7 @@ pub fn new_machine(frames: u64, cpus: u16) -> Machine {
     crate::firmware::note_efi(None);
     crate::cpus::note((0..u32::from(cpus)).map(|n| Present { apic_id: n, acpi_id: n + 1 }).collect());
     keys::forget_all();
+    console::forget_guests();
     irq::forget_all();
     crate::pci::forget_all();
     crate::mca::forget_all();
@@ -127,6 +128,19 @@ impl World {
         let domain = construct::dom0(Dom0 { io: dom0_rights(), ..from })?;
         let mut p2m = Vec::new();
         domain.account.for_each(|mfn| p2m.push(mfn));
+        Ok(Self::start(machine, alloc::vec![Guest { domain, p2m }], 1))
+    }
+
+    /// Builds a guest as the hypervisor does without tools, and nothing else, on a machine with one CPU; it may run.
+    ///
+    /// # Errors
+    /// What the builder says.
+    pub fn from_guest(from: &construct::Guest<'_>, frames: u64) -> Result<Self, Failure> {
+        let machine = new_machine(frames, 1);
+        let domain = construct::guest(from)?;
+        let mut p2m = Vec::new();
+        domain.account.for_each(|mfn| p2m.push(mfn));
+        domain.unpause_by_controller().map_err(Failure::Create)?;
         Ok(Self::start(machine, alloc::vec![Guest { domain, p2m }], 1))
     }
 

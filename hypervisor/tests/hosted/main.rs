@@ -23,6 +23,7 @@ mod random_interrupts;
 mod rights;
 mod rings;
 mod segments;
+mod static_guest;
 mod stuck;
 mod uefi;
 mod ways;

@@ -3,6 +3,7 @@
 
 use boot::cmdline::{split_dom0_part, without_image_name};
 use boot::options::parse;
+use boot::static_domain;
 
 /// The bytes are a loader's name, a line end, and a command line.
 pub fn run(bytes: &[u8]) {
@@ -21,4 +22,18 @@ pub fn run(bytes: &[u8]) {
         let _ = (options.dom0_max_vcpus.count(n as u32), options.cpu_limit(n as u32));
     }
     let _ = (options.com1.divisor(), options.com1.line_control());
+    static_domains(line);
+}
+
+/// The same line, as that of a module.
+fn static_domains(line: &str) {
+    match static_domain::parse(line, 1, 3) {
+        Ok(found) => {
+            let name_ok = found.name.len() <= static_domain::MAX_NAME && found.name.is_ascii();
+            assert!(name_ok && (!static_domain::describes(line) || !found.name.is_empty()));
+            assert!(found.pages >= 256 && found.vcpus >= 1 && found.kernel < 3 && found.ramdisk.is_none_or(|n| n < 3));
+            assert!(found.cpus.iter().all(|(first, last)| first <= last) && line.contains(found.cmdline));
+        }
+        Err(wrong) => assert!(line.contains(wrong.word) && wrong.to_string().contains(wrong.word)),
+    }
 }
