@@ -2,12 +2,14 @@
 //! What interrupts the hypervisor or a guest from the machine's side: interrupts, NMIs, faults in the hypervisor itself.
 
 use arch::cpu::{self, Work};
-use arch::platform::{VECTOR_APIC_ERROR, VECTOR_CALL, VECTOR_RESCHEDULE, VECTOR_SPURIOUS, VECTOR_TIMER, VECTOR_TLB};
+use arch::platform::{
+    VECTOR_APIC_ERROR, VECTOR_CALL, VECTOR_RESCHEDULE, VECTOR_SPURIOUS, VECTOR_THERMAL, VECTOR_TIMER, VECTOR_TLB,
+};
 use arch::{Regs, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST, apic, context, entry};
 
 use crate::stuck::{self, Accusation};
 use crate::traps::{DEBUG, GENERAL_PROTECTION, MACHINE_CHECK, NMI, PAGE_FAULT};
-use crate::{bounce, current, irq, mca, nmi, registers, snapshot, stop};
+use crate::{bounce, current, irq, mca, nmi, registers, snapshot, stop, thermal};
 
 /// A fault in the hypervisor itself. Returns what to do next; does not return when it is a defect of ours.
 pub fn hypervisor_exception(regs: &mut Regs) -> entry::AfterFault {
@@ -81,6 +83,7 @@ fn other_interrupt(vector: u8) {
         VECTOR_TLB => arch::tlb::serve(),
         VECTOR_RESCHEDULE => {}
         VECTOR_CALL => stop::here_if_asked(),
+        VECTOR_THERMAL => thermal::came(cpu::this_cpu(), arch::platform::thermal::is_hot(), arch::time::now()),
         VECTOR_APIC_ERROR => log::warn!("CPU {}: APIC error {:#x}", cpu::this_cpu().0, apic::take_errors()),
         other => log::warn!("unexpected interrupt, vector {other:#x}"),
     }

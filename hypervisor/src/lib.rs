@@ -66,6 +66,7 @@ pub mod stop;
 pub mod stuck;
 #[cfg(not(target_os = "none"))]
 pub mod testing;
+pub mod thermal;
 pub mod time;
 pub mod timers;
 pub mod topology;

@@ -101,6 +101,7 @@ extern "C" fn on_own_tables() -> ! {
     hypervisor::ops::version::COMMAND_LINE.call_once(|| info.cmdline().into());
     let platform = devices::discover(&info);
     hypervisor::mca::init_cpu();
+    processors::watch_heat();
     share_cpus(command_line_options());
     processors::start_all(&platform, &info);
     devices::interrupts(&platform);

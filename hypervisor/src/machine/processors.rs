@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use arch::CpuId;
 use arch::platform::acpi::Platform;
+use arch::platform::thermal::{self, Admission};
 use arch::platform::{apic, smp};
 use boot::BootInfo;
 use boot::trampoline::{self, Params};
@@ -25,6 +26,7 @@ extern "C" fn first(cpu: u64) -> ! {
 
 extern "C" fn idle() -> ! {
     hypervisor::mca::init_cpu();
+    let _ = thermal::admit();
     schedule::cpu_online(arch::cpu::this_cpu());
     arch::entry::start_running()
 }
@@ -34,6 +36,15 @@ fn present(platform: &Platform, here: u32) -> Vec<Present> {
     let all = || platform.cpus.iter().filter(|c| c.enabled).map(|c| Present { apic_id: c.apic_id, acpi_id: c.acpi_id });
     let this = all().find(|c| c.apic_id == here).unwrap_or(Present { apic_id: here, acpi_id: u32::MAX });
     core::iter::once(this).chain(all().filter(|c| c.apic_id != here)).collect()
+}
+
+/// Lets the thermal sensor of the boot CPU interrupt it, and says who handles those of all CPUs.
+pub(super) fn watch_heat() {
+    match thermal::admit() {
+        Admission::Ours => log::info!("thermal sensors: CPUs that become too hot are told of"),
+        Admission::Firmware => log::info!("thermal sensors: the firmware handles them"),
+        Admission::Absent => {}
+    }
 }
 
 /// Starts the CPUs that the firmware lists, as many as the options allow.

@@ -6,7 +6,7 @@
 //! All calls want interrupts off: a message is sent in two steps.
 #![expect(unsafe_code, reason = "device memory and MSRs")]
 
-use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 use arch_types::CpuId;
 
@@ -64,6 +64,8 @@ const ICR_PENDING: u32 = 1 << 12;
 const ICR_ASSERT: u32 = 1 << 14;
 const ICR_SELF: u32 = 1 << 18;
 const ICR_ALL_BUT_SELF: u32 = 3 << 18;
+const DELIVERY: u32 = 7 << 8;
+const DELIVERY_SMI: u32 = 2 << 8;
 const DELIVERY_NMI: u32 = 4 << 8;
 const DELIVERY_INIT: u32 = 5 << 8;
 const DELIVERY_STARTUP: u32 = 6 << 8;
@@ -71,6 +73,8 @@ const DELIVERY_STARTUP: u32 = 6 << 8;
 /// 0 before [`setup`], 1 for device memory, 2 for MSRs.
 static MODE: AtomicU8 = AtomicU8::new(0);
 static BASE: AtomicUsize = AtomicUsize::new(0);
+/// What the firmware left in the boot CPU's thermal entry, if its own handler gets those interrupts; else 0.
+static FIRMWARE_THERMAL: AtomicU32 = AtomicU32::new(0);
 
 #[inline]
 fn read(register: u32) -> u32 {
@@ -140,7 +144,8 @@ pub fn init_cpu() {
     // From "off" to MSRs leads only through "on".
     msr::write(msr::APIC_BASE, base);
     msr::write(msr::APIC_BASE, base | x2apic);
-    let entries = read(VERSION) >> 16 & 0xff;
+    keep_firmware_thermal();
+    let entries = last_entry();
     write(LVT_TIMER, MASKED | u32::from(VECTOR_TIMER));
     write(LVT_LINT0, MASKED | u32::from(VECTOR_SPURIOUS));
     write(LVT_LINT1, MASKED | u32::from(VECTOR_SPURIOUS));
@@ -148,6 +153,10 @@ pub fn init_cpu() {
         if entries >= least {
             write(register, MASKED | u32::from(VECTOR_SPURIOUS));
         }
+    }
+    let thermal = FIRMWARE_THERMAL.load(Ordering::Relaxed);
+    if thermal != 0 {
+        write(LVT_THERMAL, thermal);
     }
     write(LVT_ERROR, VECTOR_APIC_ERROR.into());
     write(SPURIOUS, 1 << 8 | u32::from(VECTOR_SPURIOUS));
@@ -226,6 +235,33 @@ fn command(destination: u32, low: u32) {
     wait_sent();
     write(ICR_HIGH, destination << 24);
     write(ICR_LOW, low);
+}
+
+/// Returns the number of the last entry of the local vector table.
+fn last_entry() -> u32 {
+    read(VERSION) >> 16 & 0xff
+}
+
+/// Notes on the boot CPU whether the firmware gets thermal interrupts: the entries of the other CPUs, which it has not set, are
+/// to be like that one.
+fn keep_firmware_thermal() {
+    let is_first = crate::cpu::this_cpu() == CpuId(0);
+    let left = if last_entry() >= 5 { read(LVT_THERMAL) } else { 0 };
+    if is_first && left & DELIVERY == DELIVERY_SMI {
+        FIRMWARE_THERMAL.store(left, Ordering::Relaxed);
+    }
+}
+
+/// Lets this CPU's thermal interrupts through: false when the firmware gets them, `None` when there are none.
+pub fn admit_thermal(vector: u8) -> Option<bool> {
+    if last_entry() < 5 {
+        return None;
+    }
+    let ours = FIRMWARE_THERMAL.load(Ordering::Relaxed) == 0;
+    if ours {
+        write(LVT_THERMAL, vector.into());
+    }
+    Some(ours)
 }
 
 /// Waits until the last message has left, but not for ever.

@@ -18,6 +18,7 @@ pub mod rtc;
 pub mod screen;
 pub mod serial;
 pub mod smp;
+pub mod thermal;
 pub mod timer;
 
 /// The local APIC's spurious interrupt; wants no end-of-interrupt.
@@ -32,6 +33,8 @@ pub const VECTOR_RESCHEDULE: u8 = 0xfc;
 pub const VECTOR_TLB: u8 = 0xfb;
 /// Another CPU wants this one to run a function, or to stop.
 pub const VECTOR_CALL: u8 = 0xfa;
+/// The CPU is too hot, or has cooled down.
+pub const VECTOR_THERMAL: u8 = 0xf9;
 /// Where the masked 8259s would deliver: 16 vectors on which only spurious interrupts can arrive.
 pub const VECTOR_PIC: u8 = 0x20;
 
