@@ -58,6 +58,18 @@ pub fn leaf(root: Mfn, va: GuestVa) -> u64 {
 /// The root is a valid one of the domain whose page-table lock is held, so that all that it leads to are valid tables.
 #[inline]
 pub(crate) fn slot_below(root: Mfn, va: GuestVa) -> Option<&'static AtomicU64> {
+    Some(entry(l1_below(root, va)?, index(va, 0)))
+}
+
+/// Returns where an address's L1 entry is, if there is a table for it.
+#[inline]
+pub(crate) fn place_below(root: Mfn, va: GuestVa) -> Option<Maddr> {
+    Some(Maddr(l1_below(root, va)?.maddr().0 + index(va, 0) as u64 * 8))
+}
+
+/// Returns the L1 table of an address, as [`slot_below`] has it.
+#[inline]
+fn l1_below(root: Mfn, va: GuestVa) -> Option<Mfn> {
     if !va.access_ok(1) {
         return None;
     }
@@ -69,7 +81,7 @@ pub(crate) fn slot_below(root: Mfn, va: GuestVa) -> Option<&'static AtomicU64> {
         }
         table = mfn_of(value);
     }
-    Some(entry(table, index(va, 0)))
+    Some(table)
 }
 
 /// Returns which entry of a table of a level (0 to 3) is an address's.

@@ -48,7 +48,7 @@ impl CpuMask {
     }
     /// True when no CPU is in the set.
     pub fn is_empty(&self) -> bool {
-        self.0 == [0; WORDS]
+        self.0.iter().fold(0, |all, word| all | word) == 0
     }
     /// Returns how many CPUs are in the set.
     pub fn count(&self) -> usize {

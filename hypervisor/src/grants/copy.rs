@@ -72,6 +72,7 @@ impl Grants {
     ///
     /// # Errors
     /// As [`Grants::lend`]; and `Again`.
+    #[inline]
     pub fn lease(self: &Arc<Self>, gref: u32, user: DomId, writable: bool, pass_on: bool) -> Result<Lease, Refused> {
         let wish = Wish { gref, user, writable };
         let ((page, part), through) = match self.first_look(wish)? {
@@ -88,6 +89,7 @@ impl Grants {
         Ok(Lease { _pin: Pin::new(self.clone(), gref, Use::host(writable)), _through: through, page, part })
     }
 
+    #[inline]
     fn first_look(&self, wish: Wish) -> Result<Step, Refused> {
         let table = self.table.read();
         if table.is_retired() {
@@ -151,6 +153,7 @@ impl Grants {
 }
 
 /// Adds a use to what the record says. An error leaves nothing of a first one.
+#[inline]
 fn join(wish: Wish, entry: &Entry, active: &mut Locked<'_>) -> Result<(PageRef, Range<u16>), Refused> {
     let joined = try_join(wish, entry, active);
     if joined.is_err() {

@@ -8,11 +8,23 @@
 
 use super::{PageTables, PtCtx, l1, l1_slot};
 use crate::flags::{self, P, RW};
+use crate::frame::{self, PageType};
 use crate::refs::EntryRef;
+use crate::walk::place_below;
 use core::sync::atomic::Ordering;
-use hypercalls::{Errno, Maddr, Mfn, Result};
+use hypercalls::{Errno, GuestVa, Maddr, Mfn, Result};
 
 impl PageTables {
+    /// Finds the L1 entry of an address below a root of the domain's; `None` too for another root.
+    #[inline]
+    pub fn l1_place(&self, ctx: &PtCtx<'_>, root: Mfn, va: GuestVa) -> Option<Maddr> {
+        let frame = frame::get(root)?;
+        if !frame.is_valid(PageType::L4) || frame.owner() != ctx.domid() {
+            return None;
+        }
+        place_below(root, va)
+    }
+
     /// Makes the L1 entry at `at` map a frame with its references and the given flags, of which P and RW are the
     /// references' to say.
     ///

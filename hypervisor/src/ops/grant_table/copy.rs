@@ -48,7 +48,8 @@ struct End {
 }
 
 impl End {
-    /// Takes hold of a frame.
+    /// Takes hold of a frame. In place: it is large, and new for most elements.
+    #[inline(always)]
     fn new(vcpu: &Vcpu, name: Name, writable: bool) -> core::result::Result<Self, Refused> {
         let (held, owner) = if name.is_grant {
             let granter = if name.domid == DomId::SELF { vcpu.domid } else { name.domid };

@@ -52,7 +52,7 @@ impl<'a> Caller<'a> {
         if by_entry {
             return Ok(Maddr(address));
         }
-        mm::walk(self.vcpu.kernel_mfn(), GuestVa(address)).l1e.ok_or(GrantStatus::GENERAL_ERROR)
+        self.tables.l1_place(&self.ctx, self.vcpu.kernel_mfn(), GuestVa(address)).ok_or(GrantStatus::GENERAL_ERROR)
     }
 
     /// Maps a grant; returns the handle and the frame.
@@ -83,13 +83,19 @@ impl<'a> Caller<'a> {
         if op.host_addr != 0
             && let Some(pin) = &mapping.host
         {
-            let entry = |address| mm::walk(vcpu.kernel_mfn(), GuestVa(address)).l1e.ok_or(GrantStatus::GENERAL_ERROR);
-            let at = if mapping.by_entry { Maddr(op.host_addr) } else { entry(op.host_addr)? };
+            let root = vcpu.kernel_mfn();
+            let entry = |tables: &PageTables, address| {
+                tables.l1_place(ctx, root, GuestVa(address)).ok_or(GrantStatus::GENERAL_ERROR)
+            };
+            let at = if mapping.by_entry { Maddr(op.host_addr) } else { entry(tables, op.host_addr)? };
             let writable = pin.is_writable();
             let refs = match op.new_addr {
                 0 => tables.unmap_lent(ctx, at, mapping.mfn, writable),
                 _ if mapping.by_entry => Err(Errno::EINVAL),
-                new => tables.replace_lent(ctx, at, mapping.mfn, writable, entry(new)?),
+                new => {
+                    let from = entry(tables, new)?;
+                    tables.replace_lent(ctx, at, mapping.mfn, writable, from)
+                }
             };
             let refs = refs.map_err(|_| GrantStatus::GENERAL_ERROR)?;
             ended.mapped |= true;
@@ -205,6 +211,7 @@ where
             return Ok(Ran::Part(done));
         }
         let end = list.count.min(done + BATCH);
+        // Not to be moved: it is large.
         let mut ended = Ended::default();
         let result = {
             let mut caller = match Caller::new(vcpu) {
@@ -219,7 +226,7 @@ where
         if ended.mapped {
             flush_all_of(vcpu.domain(), Flush::All);
         }
-        drop(ended);
+        ended.uses.clear();
         result?;
         done = end;
     }
