@@ -9,6 +9,10 @@
 //! the flag. Both are sequentially consistent, so one of them sees the other. [`run`] puts a vCPU to sleep under the
 //! scheduler's lock only if it is still not runnable there, and [`wake`] takes the same lock after clearing the flag.
 
+mod describe;
+
+pub(crate) use describe::describe;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -23,7 +27,6 @@ use mm::Lock;
 use sched::{Affinity, Cpu, CpuSet, GroupId, Kind, Params, PoolId, Scheduler, UnitId};
 
 use crate::domain::Domain;
-use crate::keys::{Text, line, part};
 use crate::vcpu::Vcpu;
 use crate::{bounce, current, rank, time, timers};
 
@@ -395,42 +398,6 @@ fn idle() {
             arch::entry::wait_for_interrupt();
         }
     }
-}
-
-/// Writes what the scheduler knows of the unit that has the number `at`, before the first one of the CPUs. Returns the
-/// next unit.
-pub(crate) fn describe(at: u64, to: &mut Text) -> Option<u64> {
-    use core::fmt::Write as _;
-    let Some(s) = scheduler().try_lock() else {
-        line!(to, "the run queues are busy");
-        return None;
-    };
-    if at == 0 {
-        for cpu in cpu::online().iter() {
-            match s.current(Cpu(cpu.0)) {
-                Some(unit) => part!(to, "CPU {}: unit {}", cpu.0, unit.0),
-                None => part!(to, "CPU {}: idle", cpu.0),
-            }
-            match slice_end(cpu) {
-                u64::MAX => line!(to, ", alone"),
-                end => line!(to, ", for {} us yet", end.saturating_sub(arch::time::now()) / 1000),
-            }
-        }
-    }
-    let unit = u32::try_from(at).ok()?;
-    let units = UNITS.try_read()?;
-    if let Unit::Vcpu(domain, id) = units.get(unit as usize)? {
-        let (weight, cap) = s.weight_cap(GroupId(domain.id.0)).unwrap_or_default();
-        line!(
-            to,
-            "unit {unit} is d{}v{}: {:?}, ran {} ms, weight {weight} cap {cap}",
-            domain.id.0,
-            id.0,
-            s.whereabouts(UnitId(unit)),
-            s.runtime(arch::time::now(), UnitId(unit)) / 1_000_000
-        );
-    }
-    Some(at + 1)
 }
 
 fn unload(vcpu: &Vcpu, now: u64) {
