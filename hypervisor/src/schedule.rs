@@ -301,9 +301,13 @@ fn play(cpu: CpuId) {
 
 /// Gives up the rest of the current vCPU's turn, if anybody waits for it.
 pub fn yield_now(vcpu: &Vcpu) {
-    let here = Cpu(cpu::this_cpu().0);
+    let here = cpu::this_cpu();
+    // Without an end of its slice, and told of nothing, it is alone.
+    if slice_end(here) == u64::MAX && !cpu::has_work() {
+        return;
+    }
     let mut s = scheduler().lock();
-    if s.is_wanted(here) {
+    if s.is_wanted(Cpu(here.0)) {
         s.yield_now(arch::time::now(), UnitId(vcpu.unit));
         drop(s);
         cpu::raise_here(Work::SCHEDULE);

@@ -49,7 +49,34 @@ struct Pool {
     id: PoolId,
     kind: Kind,
     cpus: CpuSet,
-    policy: Box<dyn Policy>,
+    policy: Any,
+}
+
+/// A policy, so that the hot calls are direct.
+#[derive(Debug)]
+enum Any {
+    Fair(Box<Fair>),
+    Null(Box<Null>),
+}
+
+/// Does something with whichever policy it is.
+macro_rules! with {
+    ($any:expr, $policy:ident => $what:expr) => {
+        match $any {
+            Any::Fair($policy) => $what,
+            Any::Null($policy) => $what,
+        }
+    };
+}
+
+impl Any {
+    fn get(&self) -> &dyn Policy {
+        with!(self, policy => &**policy)
+    }
+
+    fn get_mut(&mut self) -> &mut dyn Policy {
+        with!(self, policy => &mut **policy)
+    }
 }
 
 /// Where a pool lies in the list.
@@ -82,8 +109,13 @@ impl Scheduler {
         Self { pools: alloc::vec![Some(first)], units: Vec::new(), cpus: [NOWHERE; MAX_CPUS], online: CpuSet::EMPTY }
     }
 
+    #[inline(always)]
+    fn any_at(&mut self, slot: Slot) -> Option<&mut Any> {
+        self.pools.get_mut(usize::from(slot))?.as_mut().map(|pool| &mut pool.policy)
+    }
+
     fn at(&mut self, slot: Slot) -> Option<&mut dyn Policy> {
-        self.pools.get_mut(usize::from(slot))?.as_mut().map(|pool| &mut *pool.policy as &mut dyn Policy)
+        self.any_at(slot).map(Any::get_mut)
     }
 
     fn slot(&self, unit: UnitId) -> Slot {
@@ -106,12 +138,15 @@ impl Scheduler {
     /// to [`Decision::next`], programs the timer and pokes.
     pub fn schedule(&mut self, now: u64, cpu: Cpu) -> Decision {
         let slot = self.cpus.get(cpu.index()).copied().unwrap_or(NOWHERE);
-        self.at(slot).map(|policy| policy.schedule(now, cpu)).unwrap_or_default()
+        match self.any_at(slot) {
+            Some(any) => with!(any, policy => policy.schedule(now, cpu)),
+            None => Decision::default(),
+        }
     }
 
     /// Makes a unit runnable. Returns a CPU that shall call `schedule` because of it.
     pub fn wake(&mut self, now: u64, unit: UnitId) -> Option<Cpu> {
-        self.of_mut(unit)?.wake(now, unit)
+        with!(self.any_at(self.slot(unit))?, policy => policy.wake(now, unit))
     }
 
     /// Returns when a CPU must decide that [`Scheduler::wake`] has just named for this unit, if that is not yet: it need only
@@ -123,7 +158,7 @@ impl Scheduler {
 
     /// Makes a unit sleep. Returns the CPU that still runs it and shall call `schedule`.
     pub fn sleep(&mut self, now: u64, unit: UnitId) -> Option<Cpu> {
-        self.of_mut(unit)?.sleep(now, unit)
+        with!(self.any_at(self.slot(unit))?, policy => policy.sleep(now, unit))
     }
 
     /// Takes from a unit that sleeps what is kept for it, since it will sleep for long. Returns a CPU that shall call
@@ -134,7 +169,7 @@ impl Scheduler {
 
     /// True when a unit waits for this CPU while another one runs there.
     pub fn is_wanted(&self, cpu: Cpu) -> bool {
-        self.on(cpu).is_some_and(|pool| pool.policy.is_wanted(cpu))
+        self.on(cpu).is_some_and(|pool| with!(&pool.policy, policy => policy.is_wanted(cpu)))
     }
 
     /// Lets a running unit give way once: the next decision of its CPU (which the caller makes at
@@ -167,7 +202,7 @@ impl Scheduler {
     fn put(&mut self, now: u64, cpu: Cpu, slot: Slot) {
         if let Some(pool) = self.pools.get_mut(usize::from(slot)).and_then(Option::as_mut) {
             pool.cpus.insert(cpu);
-            pool.policy.cpu_online(now, cpu);
+            pool.policy.get_mut().cpu_online(now, cpu);
             self.cpus[cpu.index()] = slot;
         }
     }
@@ -181,7 +216,7 @@ impl Scheduler {
             return CpuSet::EMPTY;
         };
         pool.cpus.remove(cpu);
-        pool.policy.cpu_offline(now, cpu)
+        pool.policy.get_mut().cpu_offline(now, cpu)
     }
 
     /// Adds a unit, asleep, to a group, which is new if it has no other unit: it then has the default weight and no cap,
@@ -213,7 +248,7 @@ impl Scheduler {
 
     /// Returns a unit's affinity.
     pub fn affinity(&self, unit: UnitId) -> Option<Affinity> {
-        self.of(unit)?.policy.affinity(unit)
+        self.of(unit)?.policy.get().affinity(unit)
     }
 
     /// Sets a group's weight, and its cap in percent of one CPU (0 for none). Returns the CPUs that
@@ -225,22 +260,22 @@ impl Scheduler {
 
     /// Returns a group's weight and cap, if its pool has such a thing.
     pub fn weight_cap(&self, group: GroupId) -> Option<(u32, u32)> {
-        self.pools.get(usize::from(self.group_slot(group)?))?.as_ref()?.policy.weight_cap(group)
+        self.pools.get(usize::from(self.group_slot(group)?))?.as_ref()?.policy.get().weight_cap(group)
     }
 
     /// Returns how long a unit has run in its pool, in nanoseconds, up to now.
     pub fn runtime(&self, now: u64, unit: UnitId) -> u64 {
-        self.of(unit).map_or(0, |pool| pool.policy.runtime(now, unit))
+        self.of(unit).map_or(0, |pool| pool.policy.get().runtime(now, unit))
     }
 
     /// Returns where a unit is.
     pub fn whereabouts(&self, unit: UnitId) -> Option<Place> {
-        self.of(unit)?.policy.whereabouts(unit)
+        self.of(unit)?.policy.get().whereabouts(unit)
     }
 
     /// Returns the unit that a CPU runs.
     pub fn current(&self, cpu: Cpu) -> Option<UnitId> {
-        self.on(cpu)?.policy.current(cpu)
+        self.on(cpu)?.policy.get().current(cpu)
     }
 }
 
@@ -295,7 +330,7 @@ impl Scheduler {
 
     /// Returns the times in force in a pool.
     pub fn params(&self, id: PoolId) -> Option<Params> {
-        Some(self.pool(id)?.policy.params())
+        Some(self.pool(id)?.policy.get().params())
     }
 
     /// Sets new times for a pool, which hold from each CPU's next decision on.
@@ -411,9 +446,9 @@ impl Scheduler {
 
 impl Pool {
     fn new(id: PoolId, kind: Kind, params: Params) -> Self {
-        let policy: Box<dyn Policy> = match kind {
-            Kind::Fair => Box::new(Fair::new(params)),
-            Kind::Null => Box::new(Null::new(params)),
+        let policy = match kind {
+            Kind::Fair => Any::Fair(Box::new(Fair::new(params))),
+            Kind::Null => Any::Null(Box::new(Null::new(params))),
         };
         Self { id, kind, cpus: CpuSet::EMPTY, policy }
     }
