@@ -27,6 +27,11 @@ impl Runstate {
         self.since = now;
     }
 
+    /// Returns what it is doing.
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
     /// Returns the account as the guest sees it at `now`.
     pub fn info(&self, now: u64) -> RunstateInfo {
         let mut time = self.times;

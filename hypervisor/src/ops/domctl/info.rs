@@ -15,6 +15,12 @@ pub fn run_time(vcpu: &Vcpu) -> u64 {
     info.time.get(Runstate::RUNNING.0 as usize).copied().unwrap_or(0)
 }
 
+/// True while a vCPU runs. Its own account says so from when it is loaded until it is saved; a CPU that finds out that it may not
+/// run a vCPU has had the right to it for a moment.
+pub fn is_running(vcpu: &Vcpu) -> bool {
+    vcpu.runstate.lock().state() == Runstate::RUNNING
+}
+
 /// True while a vCPU waits for an event.
 pub fn is_blocked(vcpu: &Vcpu) -> bool {
     vcpu.status.blocked.load(Relaxed) || vcpu.status.polling.load(Relaxed)
@@ -26,7 +32,7 @@ fn flags(domain: &Domain) -> u32 {
     let shut_down = domain.is_shut_down.load(Relaxed);
     let set = [
         (XEN_DOMINF_BLOCKED, any && online().all(is_blocked)),
-        (XEN_DOMINF_RUNNING, online().any(|v| v.status.running.load(Relaxed))),
+        (XEN_DOMINF_RUNNING, online().any(is_running)),
         (XEN_DOMINF_DYING, domain.dead.load(Relaxed)),
         (XEN_DOMINF_SHUTDOWN, shut_down),
         (XEN_DOMINF_PAUSED, domain.controller_pauses.load(Relaxed) != 0),

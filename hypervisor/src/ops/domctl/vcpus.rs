@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use hypercalls::domctl_args::*;
 use hypercalls::{Errno, Payload, Result, VcpuId};
 
-use super::info::{is_blocked, run_time};
+use super::info::{is_blocked, is_running, run_time};
 use crate::domain::Domain;
 use crate::ops::bitmap;
 use crate::ops::sysctl::Answer;
@@ -21,7 +21,7 @@ pub(super) fn info(_: &Vcpu, domain: &Domain, payload: &mut Payload) -> Result<A
     payload.put(&GetVcpuInfo {
         online: u8::from(!status.down.load(Relaxed)),
         blocked: u8::from(is_blocked(vcpu)),
-        running: u8::from(status.running.load(Relaxed)),
+        running: u8::from(is_running(vcpu)),
         cpu_time: run_time(vcpu),
         cpu: u32::from(status.cpu.load(Relaxed)),
         ..a
