@@ -147,11 +147,6 @@ fn watch_cpus() {
     if options.watchdog && options.watchdog_timeout != 0 {
         hypervisor::stuck::watch(options.watchdog_timeout);
     }
-    if options.debug == Some(Failure::Hang) {
-        loop {
-            core::hint::spin_loop();
-        }
-    }
 }
 
 /// Fails where an administrator who tests the report wants it.
@@ -160,7 +155,13 @@ fn fail_if_asked() {
         Some(Failure::Panic) => panic!("asked for by debug=panic-at-boot"),
         // SAFETY: never comes back.
         Some(Failure::Trap) => unsafe { core::arch::asm!("ud2", options(noreturn)) },
-        Some(Failure::Hang) | None => {}
+        Some(Failure::Hang) => {
+            watch_cpus();
+            loop {
+                core::hint::spin_loop();
+            }
+        }
+        None => {}
     }
 }
 
