@@ -10,7 +10,7 @@
 //! | 0x05000 | machine-check stack, 8 KiB |
 //! | 0x08000 | double-fault stack, 8 KiB |
 //! | 0x0b000 | debug-exception stack, 8 KiB |
-//! | 0x10000 | main stack, 64 KiB, with [`CpuArea`] at its very top |
+//! | 0x20000 | main stack, 128 KiB, with [`CpuArea`] at its very top |
 //!
 //! The rest is unmapped and catches overflows. [`area`] finds the struct from the stack pointer, whichever of
 //! the stacks is in use. Fields are atomics because interrupts and other CPUs read some of them; those that
@@ -34,7 +34,7 @@ pub const DF_STACK_END: u64 = 0xa000;
 /// Offset of the debug stack's end.
 pub const DB_STACK_END: u64 = 0xd000;
 /// Offset of the main stack's start.
-pub const STACK_START: u64 = 0x1_0000;
+pub const STACK_START: u64 = 0x2_0000;
 
 /// What a CPU keeps at the top of its stack. The entry stubs know the first fields' offsets.
 #[repr(C, align(16))]

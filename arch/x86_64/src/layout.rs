@@ -27,7 +27,7 @@ pub const IMAGE_MADDR: u64 = 0x20_0000;
 /// Per-CPU areas: [`CPU_STRIDE`] bytes a CPU, within 2 GiB of the image.
 pub const CPU_AREAS: u64 = 0xffff_82d0_6000_0000;
 /// Bytes of one CPU's area; a power of two, so that the area is found from any stack in it.
-pub const CPU_STRIDE: u64 = 128 * 1024;
+pub const CPU_STRIDE: u64 = 256 * 1024;
 /// Where machine address 0 is mapped.
 pub const DIRECT_MAP: u64 = 0xffff_8300_0000_0000;
 /// Bytes of machine memory that the direct map can hold.
