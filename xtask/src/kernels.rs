@@ -13,6 +13,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// How a kernel is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -28,12 +29,19 @@ pub(crate) enum Packing {
 
 /// Repacks an XZ-compressed bzImage; the product is kept for the next time.
 pub(crate) fn repack(project: &Project, bzimage: &Path, packing: Packing) -> Result<PathBuf> {
-    let out = project.out()?;
+    repacked(&project.out()?, bzimage, packing)
+}
+
+/// Held while a kernel is repacked: scenarios that run at the same time may want the same packing.
+static REPACKING: Mutex<()> = Mutex::new(());
+
+/// [`repack`] into this directory.
+fn repacked(out: &Path, bzimage: &Path, packing: Packing) -> Result<PathBuf> {
+    let _alone = REPACKING.lock().unwrap_or_else(PoisonError::into_inner);
     let product = out.join(format!("vmlinuz-{packing:?}").to_lowercase());
     if product.exists() {
         return Ok(product);
     }
-    // A directory of its own, since scenarios that need other packings run at the same time.
     let work = made(product.with_extension("work"))?;
     let image = project::read(bzimage)?;
     let elf = unpacked(&work, &image)?;
@@ -127,13 +135,43 @@ fn with_payload(image: &[u8], packed: &[u8]) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_new_payload_is_found_where_the_header_says() {
+    /// The head of a bzImage with three sectors of setup code, whose payload begins at 0x900.
+    fn image() -> Vec<u8> {
         let mut image = vec![0; 8192];
         image[SETUP_SECTORS] = 3;
         image[0x202..0x206].copy_from_slice(b"HdrS");
         image[PAYLOAD_OFFSET..PAYLOAD_OFFSET + 4].copy_from_slice(&0x100u32.to_le_bytes());
         image[PAYLOAD_LENGTH..PAYLOAD_LENGTH + 4].copy_from_slice(&0x200u32.to_le_bytes());
+        image
+    }
+
+    #[test]
+    fn scenarios_that_want_one_packing_at_the_same_time_get_it() {
+        let dir = std::env::temp_dir().join(format!("xenith-repacked-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("the temporary directory can be written to");
+        let elf = [b"\x7fELF".as_slice(), &vec![0x5a; 1 << 20]].concat();
+        let plain = dir.join("elf");
+        fs::write(&plain, &elf).expect("the directory was just made");
+        process::run(Command::new("xz").args(["-q", "-k"]).arg(&plain)).expect("xz is installed");
+        let mut stream = fs::read(dir.join("elf.xz")).expect("xz wrote it");
+        stream.extend_from_slice(&u32::try_from(elf.len()).expect("a mebibyte").to_le_bytes());
+        let bzimage = dir.join("vmlinuz");
+        fs::write(&bzimage, with_payload(&image(), &stream).expect("the head is well-formed")).expect("as above");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let product = repacked(&dir, &bzimage, Packing::Elf).expect("the image is well-formed");
+                    assert!(fs::read(product).expect("it was just made") == elf);
+                });
+            }
+        });
+        fs::remove_dir_all(&dir).expect("it is ours");
+    }
+
+    #[test]
+    fn a_new_payload_is_found_where_the_header_says() {
+        let image = image();
         let new = with_payload(&image, b"packed").expect("the image is well-formed");
         let (start, length) = payload(&new).expect("so is the new one");
         assert_eq!(&new[start..start + length], b"packed");
