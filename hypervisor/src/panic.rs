@@ -26,24 +26,24 @@ pub fn guest_frame() -> &'static mut Regs {
 pub fn fault(regs: &Regs) -> ! {
     begin();
     log::error!("fatal: exception {} (error code {:#x}) in the hypervisor", regs.vector, regs.error_code);
-    where_it_runs();
-    registers(regs);
-    log::error!("backtrace:");
-    log::error!("  {:#x} failed", regs.rip);
-    backtrace(regs.rbp);
-    crash::after_crash("the hypervisor has failed")
+    end_at(regs, "failed", "the hypervisor has failed")
 }
 
 /// Reports that this CPU has not taken its timer for so many seconds, and ends the machine's life. An NMI has interrupted it.
 pub fn stuck(regs: &Regs, seconds: u64) -> ! {
     begin();
     log::error!("fatal: watchdog: the hypervisor is stuck, for {seconds} s");
+    end_at(regs, "interrupted", "the hypervisor is stuck")
+}
+
+/// Reports where this CPU was, what became of it there, and ends the machine's life.
+fn end_at(regs: &Regs, became: &str, why: &str) -> ! {
     where_it_runs();
     registers(regs);
     log::error!("backtrace:");
-    log::error!("  {:#x} interrupted", regs.rip);
+    log::error!("  {:#x} {became}", regs.rip);
     backtrace(regs.rbp);
-    crash::after_crash("the hypervisor is stuck")
+    crash::after_crash(why)
 }
 
 fn registers(regs: &Regs) {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Pools of CPUs as tools see and change them.
 
-use arch::{CpuId, CpuMask};
+use arch::CpuMask;
 use hypercalls::domctl_args::SchedulerId;
 use hypercalls::{DomId, Errno, Result};
 use sched::{Cpu, GroupId, Kind, Params, PoolId, Refusal};
 
+use crate::cpus;
 use crate::domain::{self, Domain};
 use crate::placement::mask;
 use crate::schedule::{self, with_scheduler};
@@ -166,8 +167,7 @@ pub fn set_ratelimit_us(pool: PoolId, us: u32) {
 }
 
 fn cpu_of(number: u32) -> Result<Cpu> {
-    let number = u16::try_from(number).map_err(|_| Errno::EINVAL)?;
-    if arch::cpu::is_online(CpuId(number)) { Ok(Cpu(number)) } else { Err(Errno::EINVAL) }
+    cpus::online(number).map(|cpu| Cpu(cpu.0)).ok_or(Errno::EINVAL)
 }
 
 const fn errno(refusal: Refusal) -> Errno {

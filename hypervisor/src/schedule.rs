@@ -162,12 +162,17 @@ pub fn with_unit(unit: u32, f: impl FnOnce(&Vcpu)) {
 /// Returns when the running vCPU's slice on this CPU ends; `u64::MAX` when nobody else waits for it.
 #[inline]
 pub fn slice_end(cpu: CpuId) -> u64 {
-    SLICE_END[cpu.0 as usize % MAX_CPUS].load(Relaxed)
+    slice_end_of(cpu).load(Relaxed)
+}
+
+#[inline(always)]
+fn slice_end_of(cpu: CpuId) -> &'static AtomicU64 {
+    &SLICE_END[cpu.0 as usize % MAX_CPUS]
 }
 
 /// Calls for a new decision when the running vCPU's slice on this CPU is over.
 pub fn check_slice(here: CpuId, now: u64) {
-    let end = &SLICE_END[here.0 as usize % MAX_CPUS];
+    let end = slice_end_of(here);
     if end.load(Relaxed) <= now {
         end.store(u64::MAX, Relaxed);
         cpu::raise_here(Work::SCHEDULE);
@@ -192,7 +197,7 @@ pub fn wake(vcpu: &Vcpu) {
     match later {
         // The vCPU that runs here goes on for now.
         Some(due) => {
-            SLICE_END[here.0 as usize % MAX_CPUS].store(due, Relaxed);
+            slice_end_of(here).store(due, Relaxed);
             timers::remind(due);
             poke_all(poke);
         }
@@ -345,7 +350,7 @@ pub fn run() {
             s.schedule(now, Cpu(here.0))
         };
         poke_all(decision.poke);
-        SLICE_END[here.0 as usize % MAX_CPUS].store(decision.until.unwrap_or(u64::MAX), Relaxed);
+        slice_end_of(here).store(decision.until.unwrap_or(u64::MAX), Relaxed);
         let chosen = decision.next.map(|unit| unit.0);
         if previous.map(|v| v.unit) != chosen || chosen.is_none() {
             if let Some(vcpu) = previous {

@@ -243,9 +243,15 @@ pub fn stop(vcpu: &Vcpu, kind: Kind) {
 
 /// Programs this CPU's hardware timer for the next deadline: a vCPU's, or one of [`others_due`].
 pub fn reprogram() {
+    program(next_deadline());
+}
+
+/// Returns when this CPU's hardware timer has to fire.
+#[inline(always)]
+fn next_deadline() -> u64 {
     let here = cpu::this_cpu();
     let first = queue(here).lock().first();
-    program(first.min(others_due(here)));
+    first.min(others_due(here))
 }
 
 /// Sees to it that the hardware timer fires at `due` at the latest. It is not put off: a CPU that changes between vCPUs would
@@ -261,9 +267,7 @@ pub fn remind(due: u64) {
 
 /// As [`remind`], of the next deadline.
 pub fn remind_of_first() {
-    let here = cpu::this_cpu();
-    let first = queue(here).lock().first();
-    remind(first.min(others_due(here)));
+    remind(next_deadline());
 }
 
 /// Returns when this CPU has to do something else by its timer: end a slice, go on with a debug key, do a chore for

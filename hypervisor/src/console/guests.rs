@@ -159,7 +159,7 @@ impl GuestConsole {
         }
         if state.has_more {
             MORE.store(true, SeqCst);
-            chores::look_at_console(state.rests_until);
+            chores::want(arch::cpu::this_cpu(), state.rests_until);
         }
         drop(state);
         if count > 0 {

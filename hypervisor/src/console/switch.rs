@@ -4,6 +4,7 @@
 //! Presses are held back until it is known that there are not three of them, and then passed on with what follows.
 
 use arrayvec::{ArrayString, ArrayVec};
+use boot::info::MAX_MODULES;
 use boot::static_domain::MAX_NAME;
 use hypercalls::DomId;
 
@@ -21,8 +22,8 @@ pub enum Receiver {
     Guest(DomId),
 }
 
-/// The most static domains that can get the input.
-pub(super) const MOST_GUESTS: usize = 32;
+/// The most static domains that can get the input: each takes at least one module.
+pub(super) const MOST_GUESTS: usize = MAX_MODULES;
 
 /// What became of a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -61,11 +61,6 @@ pub(super) fn release_later(irq: u32) -> bool {
     noted
 }
 
-/// Has this CPU look at the console's work then, or before.
-pub fn look_at_console(at: u64) {
-    want(cpu::this_cpu(), at);
-}
-
 /// Does what is due on this CPU.
 #[inline]
 pub fn run(here: CpuId, now: u64) {

@@ -144,19 +144,16 @@ pub fn init_cpu() {
     // From "off" to MSRs leads only through "on".
     msr::write(msr::APIC_BASE, base);
     msr::write(msr::APIC_BASE, base | x2apic);
-    keep_firmware_thermal();
     let entries = last_entry();
+    let masked = MASKED | u32::from(VECTOR_SPURIOUS);
+    let thermal = firmware_thermal().unwrap_or(masked);
     write(LVT_TIMER, MASKED | u32::from(VECTOR_TIMER));
-    write(LVT_LINT0, MASKED | u32::from(VECTOR_SPURIOUS));
-    write(LVT_LINT1, MASKED | u32::from(VECTOR_SPURIOUS));
-    for (least, register) in [(4, LVT_COUNTERS), (5, LVT_THERMAL), (6, LVT_CMCI)] {
+    write(LVT_LINT0, masked);
+    write(LVT_LINT1, masked);
+    for (least, register, value) in [(4, LVT_COUNTERS, masked), (5, LVT_THERMAL, thermal), (6, LVT_CMCI, masked)] {
         if entries >= least {
-            write(register, MASKED | u32::from(VECTOR_SPURIOUS));
+            write(register, value);
         }
-    }
-    let thermal = FIRMWARE_THERMAL.load(Ordering::Relaxed);
-    if thermal != 0 {
-        write(LVT_THERMAL, thermal);
     }
     write(LVT_ERROR, VECTOR_APIC_ERROR.into());
     write(SPURIOUS, 1 << 8 | u32::from(VECTOR_SPURIOUS));
@@ -242,14 +239,15 @@ fn last_entry() -> u32 {
     read(VERSION) >> 16 & 0xff
 }
 
-/// Notes on the boot CPU whether the firmware gets thermal interrupts: the entries of the other CPUs, which it has not set, are
-/// to be like that one.
-fn keep_firmware_thermal() {
+/// The thermal entry of a firmware that gets thermal interrupts. The boot CPU's is noted: the entries of the other CPUs, which
+/// the firmware has not set, are to be like that one.
+fn firmware_thermal() -> Option<u32> {
     let is_first = crate::cpu::this_cpu() == CpuId(0);
     let left = if last_entry() >= 5 { read(LVT_THERMAL) } else { 0 };
     if is_first && left & DELIVERY == DELIVERY_SMI {
         FIRMWARE_THERMAL.store(left, Ordering::Relaxed);
     }
+    Some(FIRMWARE_THERMAL.load(Ordering::Relaxed)).filter(|kept| *kept != 0)
 }
 
 /// Lets this CPU's thermal interrupts through: false when the firmware gets them, `None` when there are none.
