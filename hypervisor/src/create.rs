@@ -213,7 +213,6 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
         death: Lock::new(rank::DEATH, Stage::Alive),
         dying: AtomicBool::new(false),
         dead: AtomicBool::new(false),
-        logged_unknown: AtomicU64::new(0),
         grants,
         console: Published::new(),
         watchdogs: Lock::new(rank::WATCHDOGS, [None; 2]),

@@ -87,8 +87,6 @@ pub struct Domain {
     pub dying: AtomicBool,
     /// It has been torn down; only what others still refer to keeps it.
     pub dead: AtomicBool,
-    /// Sub-operations that it called and nobody implements, one bit each of a hash: each is logged once.
-    pub logged_unknown: AtomicU64,
     /// Its console, when the hypervisor serves it.
     pub console: Published<GuestConsole>,
     /// Its watchdogs.
@@ -201,10 +199,9 @@ impl Domain {
         self.unpause();
     }
 
-    /// True the first time that this number is asked about: for messages that a guest must not be able to repeat.
+    /// As [`Account::first_time`].
     pub fn first_time(&self, number: u64) -> bool {
-        let bit = 1 << (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58);
-        self.logged_unknown.fetch_or(bit, SeqCst) & bit == 0
+        self.account.first_time(number)
     }
 }
 

@@ -181,7 +181,10 @@ fn read(vcpu: &Vcpu, at: u16, width: Width) -> u32 {
                 place(latch, piece.port).map_or(u32::MAX, |(place, at)| pci::config::read(place, at, piece.width))
             }
             Target::Clock if domain.privileged => clock_read(vcpu, piece.port),
-            Target::Timer | Target::Clock | Target::ConfigData | Target::Nothing => u32::MAX,
+            Target::Timer | Target::Clock | Target::ConfigData | Target::Nothing => {
+                refused(domain, piece.port);
+                u32::MAX
+            }
         };
         value = piece.put(value, part);
     }
@@ -202,8 +205,16 @@ fn write(vcpu: &Vcpu, at: u16, width: Width, value: u32) {
                 }
             }
             Target::Clock if domain.privileged => clock_write(vcpu, piece.port, part as u8),
-            Target::Timer | Target::Clock | Target::ConfigData | Target::Nothing => {}
+            Target::Timer | Target::Clock | Target::ConfigData | Target::Nothing => refused(domain, piece.port),
         }
+    }
+}
+
+/// Notes, once a port, that a domain used one that is not for it: it reads as ones, and what is written is dropped.
+#[cold]
+fn refused(domain: &Domain, port: u16) {
+    if domain.first_time(u64::from(port) << 32 | 0x10) {
+        log::debug!("d{}: port {port:#x} is not for this domain", domain.id.0);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{AbsentRule, buddy, m2p};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use arch::AtomicCpuMask;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use hypercalls::{DomId, Errno, Mfn, Result};
 
 /// Frames linked through the frame table.
@@ -89,6 +89,9 @@ impl Pages {
     }
 }
 
+/// What [`Account::first_time`] knows a refused absent entry by.
+const ABSENT: u64 = 1 << 63;
+
 /// A domain's memory.
 #[derive(Debug)]
 pub struct Account {
@@ -97,8 +100,8 @@ pub struct Account {
     pub dirty: AtomicCpuMask,
     /// Which absent entries its page tables may hold; `None`: any.
     absent: Option<AbsentRule>,
-    /// An absent entry was refused, and that was said.
-    said_absent: AtomicBool,
+    /// What was said of it, one bit each of a hash.
+    said: AtomicU64,
     pages: Lock<Pages>,
 }
 
@@ -141,7 +144,7 @@ impl Account {
             domid,
             dirty: AtomicCpuMask::new(),
             absent,
-            said_absent: AtomicBool::new(false),
+            said: AtomicU64::new(0),
             pages: Lock::new(rank::PAGES, pages),
         });
         let mut accounts = ACCOUNTS.lock();
@@ -181,11 +184,18 @@ impl Account {
     }
     #[cold]
     fn refuse_absent(&self, entry: u64, level: u8) -> Errno {
-        if !self.said_absent.swap(true, Ordering::Relaxed) {
+        if self.first_time(ABSENT) {
             log::warn!("d{}: absent L{level} entry {entry:#018x} refused: this CPU would look at it", self.domid.0);
         }
         Errno::EINVAL
     }
+    /// True the first time that this number is asked about: for messages that a guest must not be able to repeat. It may be
+    /// false for a number that was not asked about; there are at most 64 first times.
+    pub fn first_time(&self, number: u64) -> bool {
+        let bit = 1 << (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58);
+        self.said.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
     fn lock(&self) -> LockGuard<'_, Pages> {
         self.pages.lock()
     }

@@ -39,6 +39,9 @@ pub(crate) struct Entry {
     /// The least number of checks that must have held.
     #[serde(default)]
     pub(crate) passed: usize,
+    /// What the hypervisor's log must tell of it.
+    #[serde(default)]
+    pub(crate) expect: Vec<String>,
     /// True for a guest that counts instructions instead of checking.
     #[serde(default)]
     pub(crate) icount: bool,

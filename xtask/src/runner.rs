@@ -347,7 +347,8 @@ impl<'a> Watch<'a> {
 
     fn judge(&self, ended: Option<ExitStatus>) -> Option<String> {
         if self.scenario.reports() {
-            return Report::parse(self.console.text()).complaint(self.scenario.passed);
+            let complaint = Report::parse(self.console.text()).complaint(self.scenario.passed);
+            return complaint.or_else(|| self.missing().map(|missing| format!("'{missing}' did not appear")));
         }
         if let Some(step) = self.scenario.steps.get(self.step) {
             return Some(format!("the machine ended before '{}' appeared", step.wait));

@@ -67,7 +67,7 @@ fn cache_of_ram(frame: &'static frame::Frame, new: u64) -> Result<u64> {
 #[cold]
 fn io_entry(ctx: &PtCtx<'_>, mfn: Mfn, mut new: u64) -> Result<u64> {
     match ctx.io.mmio(mfn) {
-        IoAccess::None => return Err(Errno::EPERM),
+        IoAccess::None => return Err(refuse_io(ctx, mfn)),
         IoAccess::ReadOnly => new &= !RW,
         IoAccess::ReadWrite => {}
     }
@@ -80,6 +80,17 @@ fn io_entry(ctx: &PtCtx<'_>, mfn: Mfn, mut new: u64) -> Result<u64> {
     }
     Ok(new)
 }
+
+/// Notes, once for each 2 MiB, that a domain wanted what is not for it.
+fn refuse_io(ctx: &PtCtx<'_>, mfn: Mfn) -> Errno {
+    if ctx.owner.first_time(mfn.0 >> 9 | REFUSED) {
+        log::info!("d{}: frame {:#x} is no RAM, and not for this domain to map", ctx.domid().0, mfn.0);
+    }
+    Errno::EPERM
+}
+
+/// Tells these messages from others.
+const REFUSED: u64 = 1 << 62;
 
 /// Drops the references of an entry that is no longer in its table.
 #[inline]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What domains may do with devices, as tools give it and take it away. Nobody gives what he has not.
 
+use core::fmt;
+
 use hypercalls::domctl_args::*;
 use hypercalls::{Errno, Payload, Result};
 
@@ -9,6 +11,12 @@ use crate::events;
 use crate::ops::sysctl::Answer;
 use crate::vcpu::Vcpu;
 
+/// Says that a caller wanted to give or take what he has not. Only the tools' domain comes here.
+fn not_given(caller: &Vcpu, domain: &Domain, what: fmt::Arguments<'_>) -> Errno {
+    log::info!("d{}: {what} for d{} are not its own to give", caller.domid.0, domain.id.0);
+    Errno::EPERM
+}
+
 /// Gives or takes an interrupt, named by the caller's PIRQ.
 pub(super) fn permit_irq(caller: &Vcpu, domain: &Domain, payload: &mut Payload) -> Result<Answer> {
     let a: IrqPermission = payload.get();
@@ -16,7 +24,8 @@ pub(super) fn permit_irq(caller: &Vcpu, domain: &Domain, payload: &mut Payload) 
     if a.pirq >= own.count() {
         return Err(Errno::EINVAL);
     }
-    let irq = own.irq(a.pirq).filter(|irq| own.may_use(irq.number())).ok_or(Errno::EPERM)?;
+    let irq = own.irq(a.pirq).filter(|irq| own.may_use(irq.number()));
+    let irq = irq.ok_or_else(|| not_given(caller, domain, format_args!("PIRQ {}", a.pirq)))?;
     domain.pirqs.permit(irq.number(), a.allow_access != 0);
     Ok(Answer::Nothing)
 }
@@ -32,7 +41,7 @@ pub(super) fn permit_memory(caller: &Vcpu, domain: &Domain, payload: &mut Payloa
     let a: IomemPermission = payload.get();
     let frames = frames(a.first_mfn, a.nr_mfns)?;
     if !caller.domain().io.may_map(frames.clone()) {
-        return Err(Errno::EPERM);
+        return Err(not_given(caller, domain, format_args!("frames {frames:#x?}")));
     }
     domain.io.permit_memory(frames, a.allow_access != 0)?;
     Ok(Answer::Nothing)
@@ -48,7 +57,7 @@ pub(super) fn permit_ports(caller: &Vcpu, domain: &Domain, payload: &mut Payload
     let last = end.checked_sub(1).filter(|last| *last >= a.first_port).ok_or(Errno::EINVAL)?;
     let first = a.first_port as u16;
     if !caller.domain().io.may_use_port(first, a.nr_ports) {
-        return Err(Errno::EPERM);
+        return Err(not_given(caller, domain, format_args!("ports {first:#x}-{last:#x}")));
     }
     domain.io.permit_ports(first..=last as u16, a.allow_access != 0)?;
     Ok(Answer::Nothing)
@@ -66,8 +75,8 @@ pub(super) fn map_memory(caller: &Vcpu, domain: &Domain, payload: &mut Payload) 
     if a.nr_mfns > MOST_FRAMES {
         return Err(Errno::E2BIG);
     }
-    if !caller.domain().io.may_map(machine.clone()) || !domain.io.may_map(machine) {
-        return Err(Errno::EPERM);
+    if !caller.domain().io.may_map(machine.clone()) || !domain.io.may_map(machine.clone()) {
+        return Err(not_given(caller, domain, format_args!("frames {machine:#x?}")));
     }
     Ok(Answer::Nothing)
 }
