@@ -119,6 +119,7 @@ extern "C" fn on_own_tables() -> ! {
     memory::free_modules();
     let (used, size) = HEAP.usage();
     log::info!("{} MiB free, heap {} of {} KiB used", mm::buddy::free_frames() >> 8, used >> 10, size >> 10);
+    measure_stack();
     console::start_input(has_dom0, command_line_options().conswitch.to_dom0);
     let first = if has_dom0 { "dom0" } else { "the static domains, with no dom0," };
     log::info!("starting {first} after {} ms", arch::time::now() / 1_000_000);
@@ -139,6 +140,16 @@ fn share_cpus(options: &Options) {
     };
     let _ = schedule::set_up(kind);
     log::info!("scheduler: {name}");
+}
+
+/// Tells how much stack the work at boot took, which is more than any later: what unpacks a kernel needs most.
+fn measure_stack() {
+    let (used, size) = (arch::cpu::deepest_stack(arch::cpu::this_cpu()), arch::cpu::STACK_BYTES);
+    let [used_kib, size_kib] = [used.div_ceil(1024), size >> 10];
+    log::debug!("at most {used_kib} of {size_kib} KiB of the stack used");
+    if used > size / 4 * 3 {
+        log::warn!("the stack is nearly used up: {used_kib} of {size_kib} KiB");
+    }
 }
 
 /// Sets the watchdog on all CPUs, now that none works for long any more.

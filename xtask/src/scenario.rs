@@ -151,7 +151,8 @@ pub(crate) struct Scenario {
 }
 
 /// What no scenario may print, unless it says otherwise.
-const FORBIDDEN: &[&str] = &["Kernel panic", "fatal: ", " crashes: ", "Oops:", "BUG:", "not ok"];
+const FORBIDDEN: &[&str] =
+    &["Kernel panic", "fatal: ", " crashes: ", "Oops:", "BUG:", "not ok", "the stack is nearly used up"];
 const TIMEOUT: u64 = 240;
 
 impl Settings {

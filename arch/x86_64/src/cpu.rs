@@ -127,6 +127,14 @@ pub fn change_deadline(deadline: u64) -> bool {
     changed
 }
 
+/// Bytes of a CPU's stack.
+pub const STACK_BYTES: u64 = cpu_area::STACK_BYTES;
+
+/// Returns how many bytes of its stack a CPU has ever used; 0 for one that does not run.
+pub fn deepest_stack(cpu: CpuId) -> u64 {
+    if is_online(cpu) { cpu_area::deepest_stack(cpu) } else { 0 }
+}
+
 /// Notes that this CPU has nothing to do from now on.
 pub fn enter_idle(now: u64) {
     area().idle.enter(now);

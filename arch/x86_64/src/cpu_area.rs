@@ -98,6 +98,18 @@ pub const fn of(cpu: CpuId) -> u64 {
     base(cpu) + layout::CPU_STRIDE - size_of::<CpuArea>() as u64
 }
 
+/// Bytes of a main stack, [`CpuArea`] included.
+pub const STACK_BYTES: u64 = layout::CPU_STRIDE - STACK_START;
+
+/// Returns how many bytes of its main stack a running CPU has ever used: below lies nothing but the zeros of its making.
+pub fn deepest_stack(cpu: CpuId) -> u64 {
+    let stack = base(cpu) + STACK_START..base(cpu) + layout::CPU_STRIDE;
+    // SAFETY: the stack of a CPU that runs is mapped for ever; a word that its CPU is writing reads as anything.
+    let used = |at: &u64| unsafe { (*at as *const u64).read_volatile() } != 0;
+    let lowest = stack.clone().step_by(8).find(used);
+    lowest.map_or(0, |lowest| stack.end - lowest)
+}
+
 /// Returns this CPU's area.
 #[inline(always)]
 pub fn area() -> &'static CpuArea {

@@ -4,6 +4,7 @@
 use core::fmt::{self, Write as _};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use arch::cpu;
 use hypercalls::{DomId, Mfn};
 use mm::{PageType, buddy, frame};
 use spin::once::Once;
@@ -24,6 +25,10 @@ pub(super) fn heap(_at: u64, to: &mut Text) -> Option<u64> {
     if let Some(usage) = HEAP_USAGE.get() {
         let (used, size) = usage();
         line!(to, "heap: {} of {} KiB used by small objects", used >> 10, size >> 10);
+    }
+    if let Some(cpu) = cpu::online().iter().max_by_key(|cpu| cpu::deepest_stack(*cpu)) {
+        let (used, size) = (cpu::deepest_stack(cpu), cpu::STACK_BYTES);
+        line!(to, "stacks: at most {} of {} KiB used, on CPU {}", used.div_ceil(1024), size >> 10, cpu.0);
     }
     line!(to, "free: {} of {} KiB", kib(buddy::free_frames()), kib(buddy::total_frames()));
     let mut low = 0;

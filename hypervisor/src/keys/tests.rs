@@ -122,7 +122,7 @@ fn dumps_tell_what_is_there() {
     says(b"T", &["domain 1:\n(xenith)   ", " L4 2", " pinned"]);
     says(b"r", &["unit 0 is d0v0: Some(", "unit 3 is d1v1"]);
     says(b"k", &["CPU 0 (APIC 0x0): ", "CPU 1 (APIC 0x1): "]);
-    says(b"H", &["free: ", "claimed: 0 KiB; scrubbed"]);
+    says(b"H", &["stacks: at most 0 of 128 KiB", "free: ", "claimed: 0 KiB; scrubbed"]);
     typed(&mut world, SWITCH);
     world.finish();
 }
