@@ -74,7 +74,7 @@ impl fmt::Display for Limit {
 /// Tells about NUMA nodes: memory is one.
 pub(super) fn nodes(_at: u64, to: &mut Text) -> Option<u64> {
     let (free, total) = (buddy::free_frames(), buddy::total_frames());
-    line!(to, "node 0: {total} pages, {free} free, {} CPUs", arch::cpu::online().count());
+    line!(to, "node 0: {total} pages, {free} free, {} CPUs", cpu::online().count());
     None
 }
 
