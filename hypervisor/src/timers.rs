@@ -7,17 +7,19 @@
 //!
 //! Invariant: each timer is in at most one queue, at most once.
 
-use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use arch::{CpuId, MAX_CPUS, cpu};
-use hypercalls::{Errno, Result, Virq};
+use hypercalls::{Result, Virq};
 use mm::Lock;
 
 use crate::irq::chores;
 use crate::keys::{self, Text, line};
 use crate::vcpu::Vcpu;
 use crate::{current, events, mca, rank, schedule, time, watchdog};
+
+mod queue;
+use queue::Queue;
 
 /// What a timer does when it fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,115 +40,6 @@ impl Kind {
 
 /// Numbers that each vCPU has for its timers: a power of two, which divides easily.
 const KINDS: u32 = 4;
-const NOWHERE: u32 = u32::MAX;
-
-/// A heap of deadlines that knows where each timer lies.
-#[derive(Debug)]
-struct Queue {
-    heap: Vec<(u64, u32)>,
-    place: Vec<u32>,
-}
-
-impl Queue {
-    const fn new() -> Self {
-        Self { heap: Vec::new(), place: Vec::new() }
-    }
-
-    fn make_room(&mut self, timers: usize) -> Result<()> {
-        let room = |_| Errno::ENOMEM;
-        self.place.try_reserve(timers.saturating_sub(self.place.len())).map_err(room)?;
-        self.heap.try_reserve(timers.saturating_sub(self.heap.len())).map_err(room)?;
-        self.place.resize(timers.max(self.place.len()), NOWHERE);
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn put(&mut self, at: usize, item: (u64, u32)) {
-        self.heap[at] = item;
-        self.place[item.1 as usize] = at as u32;
-    }
-
-    #[inline]
-    fn up(&mut self, mut at: usize) {
-        let item = self.heap[at];
-        while at > 0 && item.0 < self.heap[(at - 1) / 2].0 {
-            let parent = self.heap[(at - 1) / 2];
-            self.put(at, parent);
-            at = (at - 1) / 2;
-        }
-        self.put(at, item);
-    }
-
-    fn down(&mut self, mut at: usize) {
-        let item = self.heap[at];
-        loop {
-            let mut child = 2 * at + 1;
-            if child >= self.heap.len() {
-                break;
-            }
-            if child + 1 < self.heap.len() && self.heap[child + 1].0 < self.heap[child].0 {
-                child += 1;
-            }
-            if self.heap[child].0 >= item.0 {
-                break;
-            }
-            let smaller = self.heap[child];
-            self.put(at, smaller);
-            at = child;
-        }
-        self.put(at, item);
-    }
-
-    #[inline]
-    fn arm(&mut self, timer: u32, deadline: u64) {
-        let Some(&place) = self.place.get(timer as usize) else { return };
-        if place == NOWHERE {
-            let last = self.heap.len();
-            self.heap.push((deadline, timer));
-            self.up(last);
-        } else if let Some(item) = self.heap.get_mut(place as usize) {
-            let sooner = deadline < item.0;
-            item.0 = deadline;
-            if sooner { self.up(place as usize) } else { self.down(place as usize) }
-        }
-    }
-
-    #[inline]
-    fn stop(&mut self, timer: u32) {
-        if let Some(&place) = self.place.get(timer as usize)
-            && place != NOWHERE
-        {
-            self.take_out(timer, place as usize);
-        }
-    }
-
-    #[inline]
-    fn take_out(&mut self, timer: u32, at: usize) {
-        self.place[timer as usize] = NOWHERE;
-        let Some(moved) = self.heap.pop() else { return };
-        if at < self.heap.len() {
-            self.put(at, moved);
-            self.up(at);
-            self.down(self.place[moved.1 as usize] as usize);
-        }
-    }
-
-    /// Returns the first deadline, `u64::MAX` when there is none.
-    #[inline]
-    fn first(&self) -> u64 {
-        self.heap.first().map_or(u64::MAX, |first| first.0)
-    }
-
-    /// Takes out the first timer if it is due; tells the first deadline of those that stay.
-    #[inline(always)]
-    fn take_due(&mut self, now: u64) -> (Option<u32>, u64) {
-        let due = self.heap.first().filter(|first| first.0 <= now).map(|first| first.1);
-        if let Some(timer) = due {
-            self.take_out(timer, 0);
-        }
-        (due, self.first())
-    }
-}
 
 static QUEUES: [Lock<Queue>; MAX_CPUS] = [const { Lock::new(rank::TIMERS, Queue::new()) }; MAX_CPUS];
 
@@ -224,8 +117,7 @@ fn move_here(vcpu: &Vcpu, from: CpuId) {
         let timer = id(vcpu, kind);
         let deadline = {
             let mut old = queue(from).lock();
-            let place = old.place.get(timer as usize).copied().filter(|p| *p != NOWHERE);
-            let deadline = place.map(|p| old.heap[p as usize].0);
+            let deadline = old.deadline_of(timer);
             old.stop(timer);
             deadline
         };
@@ -366,55 +258,12 @@ pub(crate) fn describe(cpu: CpuId, to: &mut Text) {
         return;
     };
     let now = arch::time::now();
-    for &(deadline, timer) in queue.heap.iter().take(TOLD) {
+    for &(deadline, timer) in queue.all().iter().take(TOLD) {
         let kind = ["single shot", "periodic", "poll", "watchdog"].get((timer % KINDS) as usize).unwrap_or(&"?");
         let in_us = deadline.cast_signed().wrapping_sub(now.cast_signed()) / 1000;
         line!(to, "  {kind} of unit {} in {in_us} us", timer / KINDS);
     }
-    if queue.heap.len() > TOLD {
-        line!(to, "  and {} more", queue.heap.len() - TOLD);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timers_come_out_in_order_whatever_is_armed_and_stopped() {
-        let seed = std::env::var("XENITH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(42u64);
-        std::println!("seed {seed}");
-        let mut state = seed;
-        let mut random = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            state >> 33
-        };
-        let mut queue = Queue::new();
-        queue.make_room(50).expect("memory");
-        let mut model = std::collections::BTreeMap::new();
-        for _ in 0..20_000 {
-            let timer = (random() % 50) as u32;
-            match random() % 4 {
-                0 => {
-                    queue.stop(timer);
-                    model.remove(&timer);
-                }
-                1 => {
-                    let now = random() % 1000;
-                    while let (Some(fired), next) = queue.take_due(now) {
-                        let deadline = model.remove(&fired).expect("only armed timers fire");
-                        assert!(deadline <= now);
-                        assert!(model.values().all(|d| *d >= deadline));
-                        assert_eq!(model.values().min().copied().unwrap_or(u64::MAX), next);
-                    }
-                    assert!(model.values().all(|d| *d > now));
-                }
-                _ => {
-                    let deadline = random() % 1000;
-                    queue.arm(timer, deadline);
-                    model.insert(timer, deadline);
-                }
-            }
-        }
+    if queue.all().len() > TOLD {
+        line!(to, "  and {} more", queue.all().len() - TOLD);
     }
 }
