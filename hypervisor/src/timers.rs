@@ -5,13 +5,14 @@
 //! fire there wherever the vCPU is. The queue is a binary heap that knows where each timer lies, so arming, moving and
 //! stopping cost O(log n) and allocate nothing: room is made when the vCPU is made.
 //!
-//! Invariant: each timer is in at most one queue, at most once.
+//! Invariant: each timer is in at most one queue, at most once. [`Vcpu::timer_cpu`] changes only while the queue it names and
+//! the one that it will name are both locked, the lower number first; whoever locks a vCPU's queue looks again.
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use arch::{CpuId, MAX_CPUS, cpu};
 use hypercalls::{Result, Virq};
-use mm::Lock;
+use mm::{Lock, LockGuard};
 
 use crate::irq::chores;
 use crate::keys::{self, Text, line};
@@ -84,13 +85,9 @@ pub fn stop_all(vcpu: &Vcpu) {
 #[inline]
 pub fn arm(vcpu: &Vcpu, kind: Kind, deadline: u64) {
     let here = cpu::this_cpu();
-    let there = CpuId(vcpu.timer_cpu.load(SeqCst));
-    if there != here {
-        move_here(vcpu, there);
-    }
     let timer = id(vcpu, kind);
     let at = arch::time::tsc_at(deadline);
-    let mut queue = queue(here).lock();
+    let mut queue = home_here(vcpu, here);
     if at <= arch::time::tsc() {
         queue.stop(timer);
         drop(queue);
@@ -109,20 +106,48 @@ pub fn arm(vcpu: &Vcpu, kind: Kind, deadline: u64) {
     }
 }
 
+/// Locks the queue that a vCPU's timers are in.
+#[inline]
+fn home(vcpu: &Vcpu) -> LockGuard<'static, Queue> {
+    loop {
+        let cpu = vcpu.timer_cpu.load(SeqCst);
+        let queue = queue(CpuId(cpu)).lock();
+        if vcpu.timer_cpu.load(SeqCst) == cpu {
+            return queue;
+        }
+    }
+}
+
+/// Locks this CPU's queue, with a vCPU's timers in it.
+#[inline(always)]
+fn home_here(vcpu: &Vcpu, here: CpuId) -> LockGuard<'static, Queue> {
+    loop {
+        let queue = queue(here).lock();
+        if vcpu.timer_cpu.load(SeqCst) == here.0 {
+            return queue;
+        }
+        drop(queue);
+        move_here(vcpu, here);
+    }
+}
+
 /// Moves all armed timers of a vCPU into this CPU's queue.
 #[cold]
-fn move_here(vcpu: &Vcpu, from: CpuId) {
-    let here = cpu::this_cpu();
-    for kind in Kind::ALL {
-        let timer = id(vcpu, kind);
-        let deadline = {
-            let mut old = queue(from).lock();
-            let deadline = old.deadline_of(timer);
+fn move_here(vcpu: &Vcpu, here: CpuId) {
+    let from = CpuId(vcpu.timer_cpu.load(SeqCst));
+    if from == here {
+        return;
+    }
+    let first = queue(from.min(here)).lock();
+    let second = queue(from.max(here)).lock_second();
+    let (mut old, mut new) = if from < here { (first, second) } else { (second, first) };
+    if vcpu.timer_cpu.load(SeqCst) != from.0 {
+        return;
+    }
+    for timer in Kind::ALL.map(|kind| id(vcpu, kind)) {
+        if let Some(deadline) = old.deadline_of(timer) {
             old.stop(timer);
-            deadline
-        };
-        if let Some(deadline) = deadline {
-            queue(here).lock().arm(timer, deadline);
+            new.arm(timer, deadline);
         }
     }
     vcpu.timer_cpu.store(here.0, SeqCst);
@@ -130,7 +155,7 @@ fn move_here(vcpu: &Vcpu, from: CpuId) {
 
 /// Stops a timer.
 pub fn stop(vcpu: &Vcpu, kind: Kind) {
-    queue(CpuId(vcpu.timer_cpu.load(SeqCst))).lock().stop(id(vcpu, kind));
+    home(vcpu).stop(id(vcpu, kind));
 }
 
 /// Programs this CPU's hardware timer for the next deadline: a vCPU's, or one of [`others_due`].
@@ -239,12 +264,27 @@ fn fire_other(vcpu: &Vcpu, kind: u32, now: u64) {
     if kind == Kind::Watchdog as u32 {
         return watchdog::look(vcpu.domain());
     }
+    let mut queue = home_here(vcpu, cpu::this_cpu());
+    // Whoever stops it takes the period away first, and then the timer.
     let period = vcpu.period.load(Relaxed);
     if period != 0 {
         // Never into the past: a deadline missed by more than a period is not made up for (XSA-20).
-        queue(cpu::this_cpu()).lock().arm(id(vcpu, Kind::Periodic), now + period);
+        queue.arm(id(vcpu, Kind::Periodic), now + period);
+        drop(queue);
         events::send_vcpu_virq(vcpu, Virq::TIMER);
     }
+}
+
+/// Tells of a timer that lies where nobody would look for it: in a queue that is not its vCPU's.
+#[cfg(not(target_os = "none"))]
+pub fn stray(vcpu: &Vcpu) -> Option<(CpuId, Kind)> {
+    let home = CpuId(vcpu.timer_cpu.load(SeqCst));
+    let elsewhere = cpu::online();
+    elsewhere.iter().filter(|cpu| *cpu != home).find_map(|cpu| {
+        let queue = queue(cpu).lock();
+        let kind = Kind::ALL.into_iter().find(|kind| queue.deadline_of(id(vcpu, *kind)).is_some())?;
+        Some((cpu, kind))
+    })
 }
 
 /// Timers of one CPU that are told about; the others are counted.

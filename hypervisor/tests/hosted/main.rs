@@ -25,5 +25,6 @@ mod rings;
 mod segments;
 mod static_guest;
 mod stuck;
+mod timers;
 mod uefi;
 mod ways;
