@@ -10,25 +10,27 @@
 //! scheduler's lock only if it is still not runnable there, and [`wake`] takes the same lock after clearing the flag.
 
 mod describe;
+mod switch;
 
 pub(crate) use describe::describe;
+use switch::{switch_to, unload};
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-use arch::context::{self, Segments};
+use arch::context;
 use arch::cpu::{self, Work};
 use arch::{CpuId, MAX_CPUS};
 use hypercalls::shared_info::vcpu_offset;
 use hypercalls::vcpu::Runstate as State;
-use hypercalls::{DomId, Errno, Result, VcpuId};
+use hypercalls::{Errno, Result, VcpuId};
 use mm::Lock;
 use sched::{Affinity, Cpu, CpuSet, GroupId, Kind, Params, PoolId, Scheduler, UnitId};
 
 use crate::domain::Domain;
 use crate::vcpu::Vcpu;
-use crate::{bounce, current, rank, time, timers};
+use crate::{current, rank, timers};
 
 static SCHEDULER: spin::once::Once<Lock<Scheduler>, arch::sync::Relax> = spin::once::Once::new();
 /// What a number of a unit stands for.
@@ -43,8 +45,6 @@ pub enum Unit {
 }
 
 static UNITS: spin::rwlock::RwLock<Vec<Unit>, arch::sync::Relax> = spin::rwlock::RwLock::new(Vec::new());
-/// The domain whose vCPU each CPU ran last.
-static LAST_DOMAIN: [AtomicU16; MAX_CPUS] = [const { AtomicU16::new(DomId::INVALID.0) }; MAX_CPUS];
 static SLICE_END: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
 
 fn scheduler() -> &'static Lock<Scheduler> {
@@ -407,89 +407,4 @@ fn idle() {
             arch::entry::wait_for_interrupt();
         }
     }
-}
-
-fn unload(vcpu: &Vcpu, now: u64) {
-    let here = cpu::this_cpu();
-    time::update_runstate(vcpu, if vcpu.runnable() { State::RUNNABLE } else { waiting_state(vcpu) }, now);
-    {
-        let mut saved = vcpu.context.lock();
-        crate::registers::sync(vcpu, &mut saved);
-        let refused = saved.selectors;
-        saved.save();
-        if vcpu.failsafe_due.swap(false, Relaxed) {
-            // It was not told yet: the next load meets the same selectors and says so again.
-            saved.selectors = refused;
-        }
-    }
-    vcpu.domain().account.dirty.remove(here);
-    vcpu.status.running.store(false, SeqCst);
-}
-
-fn waiting_state(vcpu: &Vcpu) -> State {
-    if vcpu.status.down.load(Relaxed) { State::OFFLINE } else { State::BLOCKED }
-}
-
-/// Takes the right to run a vCPU; false when this CPU has other work, which may be to choose anew.
-///
-/// Between the scheduler's choice and this, another CPU may have stopped the vCPU, or even had it run elsewhere. Who does that
-/// gives this CPU work, and looks at the flag only then: either it sees the flag, or this CPU sees the work.
-fn take(vcpu: &Vcpu) -> bool {
-    let running = &vcpu.status.running;
-    // The CPU that ran it last may still be saving it.
-    while running.compare_exchange(false, true, SeqCst, SeqCst).is_err() {
-        if cpu::has_work() {
-            return false;
-        }
-        arch::tlb::serve();
-        core::hint::spin_loop();
-    }
-    let free = !cpu::has_work();
-    if !free {
-        running.store(false, SeqCst);
-    }
-    free
-}
-
-/// Loads the vCPU of that number; false when there is none any more, or when it is not for this CPU to run it now.
-fn switch_to(unit: u32, now: u64) -> bool {
-    let mut segments = None;
-    with_unit(unit, |vcpu| segments = load(vcpu, now));
-    let Some(segments) = segments else { return false };
-    // Without a lock: a segment of a page of the LDT that is not mapped yet faults, and mapping it takes locks.
-    if segments.load().is_err()
-        && let Some(vcpu) = current::vcpu()
-    {
-        vcpu.failsafe_due.store(true, Relaxed);
-        cpu::raise_here(Work::VCPU);
-    }
-    true
-}
-
-/// Loads a vCPU but for its segments; `None` when it is not for this CPU to run it now.
-fn load(vcpu: &Vcpu, now: u64) -> Option<Segments> {
-    let here = cpu::this_cpu();
-    if !take(vcpu) {
-        return None;
-    }
-    if LAST_DOMAIN[here.0 as usize % MAX_CPUS].swap(vcpu.domid.0, Relaxed) != vcpu.domid.0 {
-        cpu::forget_branches();
-    }
-    vcpu.domain().account.dirty.insert(here);
-    let moved = vcpu.status.cpu.swap(here.0, Relaxed) != here.0;
-    let address = core::ptr::from_ref(vcpu) as usize;
-    let segments = {
-        let mut saved = vcpu.context.lock();
-        crate::registers::refresh(vcpu, &mut saved);
-        saved.load(address, vcpu.vcpu_info().address())
-    };
-    bounce::refresh(vcpu);
-    if moved {
-        time::update(vcpu);
-    } else {
-        time::refresh(vcpu, now);
-    }
-    time::update_runstate(vcpu, State::RUNNING, now);
-    debug_assert!(context::current() == address);
-    Some(segments)
 }
