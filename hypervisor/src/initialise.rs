@@ -20,7 +20,7 @@ use mm::{PageTables, PtCtx, RootRef};
 use crate::emulate::crdr::{self, DebugRegs};
 use crate::ops::registers::set_trap;
 use crate::vcpu::{Descriptors, Entry, Vcpu};
-use crate::{guest, registers, schedule, time, timers};
+use crate::{guest, lingering, registers, schedule, time, timers};
 
 const IF: u64 = 1 << 9;
 const IOPL: u64 = 3 << 12;
@@ -173,6 +173,7 @@ fn exchange(
 fn take_roots(target: &Vcpu, kernel: Mfn, user: Mfn) -> Result<()> {
     let domain = target.domain();
     let ctx = domain.tables_ctx();
+    lingering::evict(target);
     let mut tables = domain.page_tables.lock();
     // A vCPU whose reset was cut short may have some left of its LDT.
     registers::drop_ldt(target);
@@ -192,6 +193,7 @@ fn take_roots(target: &Vcpu, kernel: Mfn, user: Mfn) -> Result<()> {
 pub fn give_up_tables(target: &Vcpu) -> Result<()> {
     let domain = target.domain();
     let ctx = domain.tables_ctx();
+    lingering::evict(target);
     let mut tables = domain.page_tables.lock();
     for (root, word) in [(true, &target.kernel_root), (false, &target.user_root)] {
         tables.drain(&ctx)?;

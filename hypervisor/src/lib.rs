@@ -39,6 +39,7 @@ pub mod io_rights;
 pub mod irq;
 pub mod keys;
 pub mod l1tf;
+pub mod lingering;
 pub mod log_ring;
 pub mod machine_map;
 pub mod mca;

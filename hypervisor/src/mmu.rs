@@ -2,7 +2,7 @@
 //! Between hypercalls and `mm`: whose tables, whose frames, which CPUs to flush, and writes to page tables by instruction.
 
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::Ordering::Relaxed;
 
 use arch::{CpuId, CpuMask, Flush, Regs, context, tlb};
 use hypercalls::segment::FLAT_RING3_CS64;
@@ -14,7 +14,7 @@ use crate::emulate::{CodeSize, MAX_INSN, Segment, ptwr};
 use crate::io_rights::IoRights;
 use crate::pci::guard;
 use crate::vcpu::Vcpu;
-use crate::{guest, operand};
+use crate::{guest, lingering, operand};
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 2;
@@ -97,8 +97,7 @@ pub fn existing(vcpu: &Vcpu, id: DomId) -> Result<()> {
     if exists { Ok(()) } else { Err(Errno::ESRCH) }
 }
 
-/// Returns the CPUs on which the vCPUs of a guest's bitmap run now. Those that do not run have no translations: leaving a
-/// CPU flushes them.
+/// Returns the CPUs on which the vCPUs of a guest's bitmap run now. Those that do not run flush before they do again.
 ///
 /// # Errors
 /// `EINVAL` when the bitmap cannot be read.
@@ -107,7 +106,7 @@ pub fn cpus_of(domain: &Domain, bitmap: GuestPtr<u64>) -> Result<CpuMask> {
     for (index, chunk) in (0u64..).zip(domain.vcpus.chunks(64)) {
         let word = guest::read_at(bitmap, index).map_err(|_| Errno::EINVAL)?;
         for vcpu in chunk.iter().filter(|v| word >> (v.id.0 % 64) & 1 != 0) {
-            if vcpu.status.running.load(SeqCst) {
+            if !lingering::flush_if_waiting(vcpu) {
                 cpus.insert(CpuId(vcpu.status.cpu.load(Relaxed)));
             }
         }

@@ -30,7 +30,7 @@ use sched::{Affinity, Cpu, CpuSet, GroupId, Kind, Params, PoolId, Scheduler, Uni
 
 use crate::domain::Domain;
 use crate::vcpu::Vcpu;
-use crate::{current, rank, timers};
+use crate::{current, lingering, rank, timers};
 
 static SCHEDULER: spin::once::Once<Lock<Scheduler>, arch::sync::Relax> = spin::once::Once::new();
 /// What a number of a unit stands for.
@@ -298,7 +298,7 @@ fn play(cpu: CpuId) {
     let here = cpu::this_cpu();
     cpu::set_this_cpu(cpu);
     if let Some(vcpu) = current::vcpu().filter(|vcpu| !vcpu.runnable()) {
-        unload(vcpu, arch::time::now());
+        unload(vcpu, arch::time::now(), false);
         cpu::raise_here(Work::SCHEDULE);
     }
     cpu::set_this_cpu(here);
@@ -354,7 +354,7 @@ pub fn run() {
         let chosen = decision.next.map(|unit| unit.0);
         if previous.map(|v| v.unit) != chosen || chosen.is_none() {
             if let Some(vcpu) = previous {
-                unload(vcpu, now);
+                unload(vcpu, now, chosen.is_none());
             }
             if let Some(unit) = chosen
                 && !switch_to(unit, now)
@@ -379,7 +379,9 @@ const MANY_DIRTY: u64 = 256;
 
 /// Waits until this CPU has something to decide.
 fn idle() {
+    let here = cpu::this_cpu();
     loop {
+        lingering::look(here);
         let work = cpu::take_work();
         if work.contains(Work::TIMER) {
             timers::run();

@@ -69,6 +69,8 @@ pub struct Status {
     pub cpu: AtomicU16,
     /// True while its state is in a CPU.
     pub running: AtomicBool,
+    /// What a CPU that lingers has of its translations must not be used any more; see [`crate::lingering`].
+    pub stale: AtomicBool,
 }
 
 /// References to the frames of a vCPU's descriptor tables.

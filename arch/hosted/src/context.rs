@@ -125,8 +125,9 @@ fn load_root(root: Maddr) {
 impl Context {
     /// Loads the vCPU onto this CPU. `vcpu` and `info` are what the entry code needs to know of it.
     ///
-    /// Its segments are left, for which the caller must hold no lock.
-    pub fn load(&self, vcpu: usize, info: usize) -> Segments {
+    /// Its segments are left, for which the caller must hold no lock. With `resumes`, its translations are to stay if the CPU
+    /// still lingers among them.
+    pub fn load(&self, vcpu: usize, info: usize, resumes: bool) -> Segments {
         let a = area();
         assert_eq!(a.vcpu.load(Relaxed), 0, "a vCPU is loaded over another one");
         a.vcpu.store(vcpu, Relaxed);
@@ -135,7 +136,10 @@ impl Context {
         a.cr3_kernel.store(self.cr3_kernel.0, Relaxed);
         a.cr3_user.store(self.cr3_user.0, Relaxed);
         set_guest_cr4(self.cr4);
-        load_root(if self.kernel_mode { self.cr3_kernel } else { self.cr3_user });
+        let root = if self.kernel_mode { self.cr3_kernel } else { self.cr3_user };
+        if !a.lingers.swap(false, Relaxed) || !resumes || guest::root() != root.mfn() {
+            load_root(root);
+        }
         *locked(&a.window) = Some(self.window.clone());
         a.ldt_entries.store(self.ldt_entries, Relaxed);
         self.fpu.load();
@@ -151,8 +155,9 @@ impl Context {
         Segments { selectors: self.selectors, fs_base: self.fs_base, gs_base, other_gs_base }
     }
 
-    /// Saves the vCPU from this CPU, which is left in the hypervisor's own address space.
-    pub fn save(&mut self) {
+    /// Saves the vCPU from this CPU, which is left in the hypervisor's own address space, or `lingers` in the vCPU's until it
+    /// is to flush.
+    pub fn save(&mut self, lingers: bool) {
         let a = area();
         // SAFETY: as in `load`.
         self.regs = unsafe { *a.regs.get() };
@@ -169,8 +174,16 @@ impl Context {
         a.ldt_entries.store(0, Relaxed);
         a.vcpu.store(0, Relaxed);
         cpu::set_vcpu_info(None);
-        guest::set_root(Mfn::INVALID);
+        a.lingers.store(lingers, Relaxed);
+        if !lingers {
+            guest::set_root(Mfn::INVALID);
+        }
     }
+}
+
+/// True while this idle CPU is in the address space of the vCPU that it ran last.
+pub fn lingers() -> bool {
+    area().lingers.load(Relaxed)
 }
 
 /// Loads the guest's choice of CR4 bits.

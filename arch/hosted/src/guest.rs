@@ -78,6 +78,11 @@ pub fn set_root(root: Mfn) {
     tlb::flush_local(Flush::All);
 }
 
+/// Has a CPU have no root.
+pub(crate) fn leave_root(cpu: CpuId) {
+    root_of(cpu).store(Mfn::INVALID.0, Ordering::SeqCst);
+}
+
 /// Loads a root on this CPU, as a write to CR3 does: global translations stay.
 pub(crate) fn switch_root(root: Mfn) {
     root_of(cpu::this_cpu()).store(root.0, Ordering::SeqCst);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Simulated TLBs: what a CPU has translated stays translated until it is flushed, whatever the tables say since.
 
+use crate::{area, guest};
 use arch_types::{CpuId, CpuMask, Flush, MAX_CPUS};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use hypercalls::{GuestVa, Mfn};
@@ -51,6 +52,16 @@ pub fn stamp() -> u32 {
     CLOCK.load(Ordering::SeqCst)
 }
 
+/// Flushes a CPU for others: one that lingers where it last ran a vCPU leaves instead, which flushes everything.
+fn flush_there(cpu: CpuId, what: Flush) {
+    if area::of(cpu).lingers.swap(false, Ordering::SeqCst) {
+        guest::leave_root(cpu);
+        flush_one(cpu, Flush::All);
+    } else {
+        flush_one(cpu, what);
+    }
+}
+
 fn flush_one(cpu: CpuId, what: Flush) {
     match what {
         Flush::All => {
@@ -72,14 +83,14 @@ pub fn flush_local(what: Flush) {
 
 /// Flushes the TLBs of the CPUs in the set.
 pub fn flush(cpus: &CpuMask, what: Flush) {
-    cpus.iter().for_each(|cpu| flush_one(cpu, what));
+    cpus.iter().for_each(|cpu| flush_there(cpu, what));
 }
 
 /// Flushes those CPUs of the set that had no full flush since `stamp` was taken.
 pub fn flush_since(cpus: &CpuMask, stamp: u32) {
     cpus.iter()
         .filter(|cpu| LAST[cpu.0 as usize % MAX_CPUS].load(Ordering::SeqCst) <= stamp)
-        .for_each(|cpu| flush_one(cpu, Flush::All));
+        .for_each(|cpu| flush_there(cpu, Flush::All));
 }
 
 /// Drops what a load of CR3 on this CPU drops.

@@ -123,7 +123,10 @@ impl Context {
     ///
     /// Its segments are left: their descriptors may lie in an LDT page that a fault has yet to map, for which the caller
     /// must hold no lock.
-    pub fn load(&self, vcpu: usize, info: usize) -> Segments {
+    ///
+    /// With `resumes`, it was the last to run here, its translations are to stay if the CPU still lingers among them, and the
+    /// caller knows that none is stale.
+    pub fn load(&self, vcpu: usize, info: usize, resumes: bool) -> Segments {
         let a = area();
         a.vcpu.store(vcpu, Ordering::Relaxed);
         cpu::set_vcpu_info(Some(info));
@@ -132,7 +135,9 @@ impl Context {
         a.cr3_user.store(self.cr3_user.0, Ordering::Relaxed);
         set_guest_cr4(self.cr4);
         let root = if self.kernel_mode { self.cr3_kernel } else { self.cr3_user };
-        tlb::load_cr3_flush_all(root.0);
+        if a.lingers.swap(0, Ordering::Relaxed) != root.0 || !resumes {
+            tlb::load_cr3_flush_all(root.0);
+        }
         self.window.use_on_this_cpu();
         descriptors::load_ldt(cpu::gdt_page_of(cpu::this_cpu()), self.window.ldt_base(), self.ldt_entries);
         fpu::set_ts(false);
@@ -151,8 +156,11 @@ impl Context {
         Segments { selectors: self.selectors, fs_base: self.fs_base, gs_base, other_gs_base }
     }
 
-    /// Saves the vCPU from this CPU, which is left in the hypervisor's own address space.
-    pub fn save(&mut self) {
+    /// Saves the vCPU from this CPU, which is left in the hypervisor's own address space, or `lingers` in the vCPU's.
+    ///
+    /// A CPU that lingers leaves when it is to flush, whatever the flush is for, and before it says that it has: so nothing
+    /// that would wait for a flush of this CPU becomes of the address space's tables.
+    pub fn save(&mut self, lingers: bool) {
         let a = area();
         // SAFETY: this CPU's frame; the exit path is not running.
         self.regs = unsafe { *a.regs.get() };
@@ -175,8 +183,18 @@ impl Context {
         descriptors::load_gdt(cpu::gdt_page_of(cpu::this_cpu()) as u64 - descriptors::RESERVED_BYTE);
         a.vcpu.store(0, Ordering::Relaxed);
         cpu::set_vcpu_info(None);
-        tlb::load_cr3_flush_all(cpu::idle_cr3().0);
+        if lingers {
+            let root = if self.kernel_mode { &a.cr3_kernel } else { &a.cr3_user };
+            a.lingers.store(root.load(Ordering::Relaxed), Ordering::Relaxed);
+        } else {
+            tlb::load_cr3_flush_all(cpu::idle_cr3().0);
+        }
     }
+}
+
+/// True while this idle CPU is in the address space of the vCPU that it ran last.
+pub fn lingers() -> bool {
+    area().lingers.load(Ordering::Relaxed) != 0
 }
 
 /// Loads the guest's choice of CR4 bits.

@@ -55,6 +55,8 @@ pub struct CpuArea {
     pub cr3_kernel: AtomicU64,
     /// Value of CR3 for the current vCPU's user mode, 0 when it has none.
     pub cr3_user: AtomicU64,
+    /// CR3 while this idle CPU lingers in the address space of the vCPU it ran last, else 0; see `Context::save`.
+    pub lingers: AtomicU64,
     /// This CPU's number.
     pub cpu: AtomicU16,
     /// Not 0 while the hypervisor must see the current vCPU's next `iret` hypercall itself.

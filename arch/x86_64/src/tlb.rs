@@ -62,6 +62,15 @@ pub(crate) fn load_cr3(cr3: u64) {
     unsafe { asm!("mov cr3, {}", in(reg) cr3, options(nostack, preserves_flags)) };
 }
 
+/// Flushes on this CPU for others. One that lingers where it last ran a vCPU leaves instead, which flushes everything.
+fn flush_here(what: Flush) {
+    if area().lingers.load(Ordering::Relaxed) == 0 {
+        return flush_local(what);
+    }
+    load_cr3_flush_all(cpu::idle_cr3().0);
+    area().lingers.store(0, Ordering::Relaxed);
+}
+
 /// Flushes on this CPU.
 pub fn flush_local(what: Flush) {
     match what {
@@ -98,8 +107,8 @@ pub fn serve() {
         return;
     }
     match WHAT.load(Ordering::SeqCst) {
-        EVERYTHING => flush_local(Flush::All),
-        va => flush_local(Flush::Page(GuestVa(va))),
+        EVERYTHING => flush_here(Flush::All),
+        va => flush_here(Flush::Page(GuestVa(va))),
     }
     WANTED.remove(me);
 }
@@ -108,7 +117,7 @@ pub fn serve() {
 pub fn flush(cpus: &CpuMask, what: Flush) {
     let me = cpu::this_cpu();
     if cpus.contains(me) {
-        flush_local(what);
+        flush_here(what);
     }
     let mut others = *cpus;
     others.remove(me);

@@ -15,25 +15,30 @@ use hypercalls::vcpu::Runstate as State;
 
 use super::with_unit;
 use crate::vcpu::Vcpu;
-use crate::{bounce, current, time};
+use crate::{bounce, current, lingering, time};
 
 /// The domain whose vCPU each CPU ran last.
 static LAST_DOMAIN: [AtomicU16; MAX_CPUS] = [const { AtomicU16::new(DomId::INVALID.0) }; MAX_CPUS];
 
-pub(super) fn unload(vcpu: &Vcpu, now: u64) {
+/// Takes a vCPU off this CPU, which `idles` then or loads another one.
+pub(super) fn unload(vcpu: &Vcpu, now: u64, idles: bool) {
     let here = cpu::this_cpu();
     time::update_runstate(vcpu, if vcpu.runnable() { State::RUNNABLE } else { waiting_state(vcpu) }, now);
     {
         let mut saved = vcpu.context.lock();
         crate::registers::sync(vcpu, &mut saved);
         let refused = saved.selectors;
-        saved.save();
+        saved.save(idles);
         if vcpu.failsafe_due.swap(false, Relaxed) {
             // It was not told yet: the next load meets the same selectors and says so again.
             saved.selectors = refused;
         }
     }
-    vcpu.domain().account.dirty.remove(here);
+    if idles {
+        lingering::begin(here, vcpu);
+    } else {
+        vcpu.domain().account.dirty.remove(here);
+    }
     vcpu.status.running.store(false, SeqCst);
 }
 
@@ -87,13 +92,15 @@ fn load(vcpu: &Vcpu, now: u64) -> Option<Segments> {
         cpu::forget_branches();
     }
     vcpu.domain().account.dirty.insert(here);
+    let resumes = lingering::may_resume(here, vcpu);
     let moved = vcpu.status.cpu.swap(here.0, Relaxed) != here.0;
     let address = core::ptr::from_ref(vcpu) as usize;
     let segments = {
         let mut saved = vcpu.context.lock();
         crate::registers::refresh(vcpu, &mut saved);
-        saved.load(address, vcpu.vcpu_info().address())
+        saved.load(address, vcpu.vcpu_info().address(), resumes)
     };
+    lingering::end(here, Some(vcpu.domid));
     bounce::refresh(vcpu);
     if moved {
         time::update(vcpu);

@@ -20,7 +20,7 @@ use mm::invariants::{self, Held};
 use crate::domain::Domain;
 use crate::events::{Channel, State};
 use crate::vcpu::Vcpu;
-use crate::{current, domain, irq};
+use crate::{current, domain, irq, lingering};
 
 type Checked = Result<(), String>;
 
@@ -99,7 +99,7 @@ fn check_translations(cpus: u16) -> Checked {
     let runs: Vec<Option<DomId>> = (0..cpus)
         .map(|n| {
             cpu::set_this_cpu(CpuId(n));
-            current::vcpu().map(|v| v.domid)
+            current::vcpu().map(|v| v.domid).or_else(|| lingering_in().map(|(domid, _)| domid))
         })
         .collect();
     cpu::set_this_cpu(here);
@@ -157,8 +157,7 @@ impl Watch {
 fn check_cpu() -> Checked {
     let me = cpu::this_cpu().0;
     let Some(vcpu) = current::vcpu() else {
-        ensure!(arch::guest::root() == Mfn::INVALID, "idle CPU {me} has a guest's address space");
-        return Ok(());
+        return check_idle(me);
     };
     let name = format!("d{}v{} on CPU {me}", vcpu.domid.0, vcpu.id.0);
     let roots = vcpu.roots.lock();
@@ -169,6 +168,34 @@ fn check_cpu() -> Checked {
     ensure!(vcpu.status.cpu.load(Relaxed) == me, "{name} believes to run elsewhere");
     ensure!(cpu::vcpu_info() == vcpu.vcpu_info().address(), "{name}: the exit path looks at another vcpu_info");
     ensure!(vcpu.domain().account.dirty.load().contains(CpuId(me)), "5: {name} is not among the CPUs to flush");
+    Ok(())
+}
+
+/// The domain, and the roots that its vCPU holds, in whose address space this idle CPU lingers.
+fn lingering_in() -> Option<(DomId, [Mfn; 2])> {
+    let unit = lingering::unit_of(cpu::this_cpu()).filter(|_| context::lingers())?;
+    let mut found = None;
+    crate::schedule::with_unit(unit, |vcpu| {
+        let roots = vcpu.roots.lock();
+        let held = |root: &Option<mm::RootRef>| root.as_ref().map_or(Mfn::INVALID, |root| root.mfn());
+        found = Some((vcpu.domid, [held(&roots.kernel), held(&roots.user)]));
+    });
+    found
+}
+
+/// Checks what this CPU has loaded, which runs nothing.
+fn check_idle(me: u16) -> Checked {
+    let root = arch::guest::root();
+    if !context::lingers() {
+        ensure!(root == Mfn::INVALID, "idle CPU {me} has a guest's address space");
+        return Ok(());
+    }
+    let Some((domid, held)) = lingering_in() else {
+        return Err(format!("2: CPU {me} lingers in {root}, and nobody knows whose it is"));
+    };
+    ensure!(held.contains(&root), "2: CPU {me} lingers in {root} of d{}, held is {held:?}", domid.0);
+    let is_dirty = domain::with(domid, |domain| domain.account.dirty.load().contains(CpuId(me)));
+    ensure!(is_dirty == Some(true), "5: CPU {me} lingers in d{} and is not among the CPUs to flush", domid.0);
     Ok(())
 }
 

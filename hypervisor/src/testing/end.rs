@@ -9,8 +9,13 @@ use crate::current;
 
 /// Takes the vCPU that this CPU runs off it, for good.
 pub(super) fn unload() {
-    let Some(vcpu) = current::vcpu() else { return };
-    vcpu.context.lock().save();
+    let Some(vcpu) = current::vcpu() else {
+        // An idle CPU leaves where it lingers.
+        let me = cpu::this_cpu();
+        arch::tlb::flush(&arch::CpuMask::of(me), arch::Flush::All);
+        return crate::lingering::look(me);
+    };
+    vcpu.context.lock().save(false);
     vcpu.domain().account.dirty.remove(cpu::this_cpu());
     vcpu.status.running.store(false, SeqCst);
 }

@@ -62,6 +62,7 @@ pub fn new_machine(frames: u64, cpus: u16) -> Machine {
     // Left behind by a test that failed: their frames are another machine's.
     core::mem::forget((domain::take_all(), grace::take_all(), schedule::take_all(), host::take_dummy_info()));
     timers::forget_all();
+    crate::lingering::forget_all();
     crate::firmware::note_efi(None);
     crate::cpus::note((0..u32::from(cpus)).map(|n| Present { apic_id: n, acpi_id: n + 1 }).collect());
     keys::forget_all();

@@ -12,6 +12,7 @@ mod heap;
 mod hypfs;
 mod interrupts;
 mod life;
+mod lingering;
 mod machine_checks;
 mod messages;
 mod pair;
