@@ -1,20 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A clock that moves only when told to: one TSC tick is one nanosecond.
 
+pub use arch_types::TscScale;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 static NOW: AtomicU64 = AtomicU64::new(0);
-
-/// How TSC ticks become nanoseconds: `ns = ((tsc << shift) * mul) >> 32`, a negative shift going right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TscScale {
-    /// Fraction of 2^32.
-    pub mul: u32,
-    /// Shift applied first.
-    pub shift: i8,
-    /// Frequency in kHz.
-    pub khz: u64,
-}
 
 /// Returns the time-stamp counter.
 pub fn tsc() -> u64 {

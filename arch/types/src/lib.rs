@@ -8,11 +8,13 @@ pub mod idle;
 pub mod line;
 pub mod machine_check;
 pub mod regs;
+pub mod scale;
 
 pub use cpumask::{AtomicCpuMask, CpuId, CpuMask, MAX_CPUS};
 pub use idle::IdleClock;
 pub use line::{LineMode, NoSuchLine, VECTOR_INT80, VECTOR_IRQ_FIRST, VECTOR_IRQ_LAST};
 pub use regs::Regs;
+pub use scale::TscScale;
 
 /// What a TLB flush must drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
