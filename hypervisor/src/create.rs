@@ -28,6 +28,7 @@ use crate::io_rights::IoRights;
 use crate::pirq::Pirqs;
 use crate::port_io::Latches;
 use crate::schedule::{self, Numbers};
+use crate::tsc::Tsc;
 use crate::vcpu::{Trap, Vcpu};
 use crate::{grace, host, l1tf, rank, shared};
 
@@ -204,6 +205,7 @@ pub fn domain(config: Config) -> Result<Arc<Domain>> {
         assist: AtomicU64::new(0),
         io: config.io,
         cpuid: CpuPolicy::new(host::policy(config.privileged)),
+        tsc: Tsc::native(),
         latches: Lock::new(rank::LATCHES, Latches::default()),
         time_offset: AtomicU64::new(0),
         pause_count: AtomicU32::new(pauses),

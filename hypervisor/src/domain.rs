@@ -25,6 +25,7 @@ use crate::grants::Grants;
 use crate::io_rights::IoRights;
 use crate::port_io::Latches;
 use crate::shared::{SharedFrame, SharedSlot};
+use crate::tsc::Tsc;
 use crate::vcpu::Vcpu;
 use crate::watchdog::Watchdogs;
 
@@ -69,6 +70,8 @@ pub struct Domain {
     pub io: IoRights,
     /// What CPUID tells it.
     pub cpuid: CpuPolicy,
+    /// How it sees the time-stamp counter.
+    pub tsc: Tsc,
     /// What it wrote to ports whose value is kept for it.
     pub latches: Lock<Latches>,
     /// Offset of its wall clock, in seconds.

@@ -3,7 +3,7 @@
 
 use spin::once::Once;
 
-use crate::emulate::cpuid::{Config, Leaf, Policy, TscInfo, leaves};
+use crate::emulate::cpuid::{Config, Leaf, Policy, leaves};
 use crate::emulate::msr::HostMsrs;
 use crate::shared::SharedFrame;
 use crate::topology::Topology;
@@ -59,7 +59,6 @@ pub fn cpuid_config(hardware_domain: bool) -> Config {
         breakpoint_masks: false,
         arch_caps: None,
         invariant_tsc: stable,
-        tsc: TscInfo::native(&arch::time::scale(), stable),
     }
 }
 

@@ -72,6 +72,7 @@ pub mod time;
 pub mod timers;
 pub mod topology;
 pub mod traps;
+pub mod tsc;
 pub mod vcpu;
 pub mod watchdog;
 

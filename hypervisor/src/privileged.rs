@@ -11,7 +11,7 @@ use arch::{Regs, context, entry, fpu};
 use hypercalls::segment::FLAT_RING3_CS64;
 use hypercalls::{Errno, GuestVa};
 
-use crate::emulate::cpuid::Dynamic;
+use crate::emulate::cpuid::{Dynamic, Leaf, TIME_LEAF};
 use crate::emulate::crdr::{self, CrView, CrWrite};
 use crate::emulate::decode::Cr;
 use crate::emulate::msr::{self, Live, MsrView};
@@ -124,18 +124,11 @@ fn execute_once(vcpu: &Vcpu, regs: &mut Regs, insn: Insn) -> Done {
         Insn::Rdmsr => read_msr(vcpu, regs),
         Insn::Wrmsr => write_msr(vcpu, regs),
         Insn::Rdtsc => {
-            // CR4.TSD is the guest's own choice here: its user mode is refused, its kernel is served.
-            if !context::kernel_mode() {
-                return Err(REFUSED);
-            }
-            set_edx_eax(regs, arch::time::tsc());
+            set_edx_eax(regs, read_tsc(vcpu)?);
             Ok(())
         }
         Insn::Rdtscp => {
-            if !context::kernel_mode() {
-                return Err(REFUSED);
-            }
-            set_edx_eax(regs, arch::time::tsc());
+            set_edx_eax(regs, read_tsc(vcpu)?);
             regs.rcx = u64::from(vcpu.tsc_aux.load(Relaxed));
             Ok(())
         }
@@ -150,6 +143,15 @@ fn execute_once(vcpu: &Vcpu, regs: &mut Regs, insn: Insn) -> Done {
         }
         Insn::Ins(_) | Insn::Outs(_) | Insn::Int(_) | Insn::Iret(_) => Err(REFUSED),
     }
+}
+
+/// Reads the time-stamp counter, as the domain sees it. A guest's own choice of CR4.TSD refuses it to its user mode; its kernel is
+/// served.
+fn read_tsc(vcpu: &Vcpu) -> Result<u64, Stop> {
+    if !context::kernel_mode() && vcpu.cr4.load(Relaxed) & crdr::CR4_TSD != 0 {
+        return Err(REFUSED);
+    }
+    Ok(vcpu.domain().tsc.read())
 }
 
 /// What MOV from or to a debug register meets.
@@ -188,7 +190,7 @@ fn write_cr(vcpu: &Vcpu, cr: Cr, value: u64) -> Done {
         }
         CrWrite::Cr4(bits) => {
             vcpu.cr4.store(bits, Relaxed);
-            context::set_guest_cr4(bits);
+            context::set_guest_cr4(vcpu.domain().tsc.cr4(bits));
         }
     }
     Ok(())
@@ -213,7 +215,7 @@ fn read_msr(vcpu: &Vcpu, regs: &mut Regs) -> Done {
         msr::Read::Live(Live::FsBase) => context::fs_base(),
         msr::Read::Live(Live::GsBase) => context::gs_base(),
         msr::Read::Live(Live::UserGsBase) => context::other_gs_base(),
-        msr::Read::Live(Live::Tsc) => arch::time::tsc(),
+        msr::Read::Live(Live::Tsc) => vcpu.domain().tsc.read(),
         msr::Read::Fault => {
             // Before the guest has a handler for #GP, a register that the machine has reads as 0.
             let early = vcpu.traps[13].entry.address.load(Relaxed) == 0;
@@ -274,6 +276,7 @@ fn set_xcr(vcpu: &Vcpu, regs: &mut Regs) -> Done {
 }
 
 /// Answers CPUID into the registers.
+#[inline(always)]
 fn cpuid(vcpu: &Vcpu, regs: &mut Regs, forced: bool) {
     let dynamic = Dynamic {
         kernel_mode: context::kernel_mode(),
@@ -281,11 +284,21 @@ fn cpuid(vcpu: &Vcpu, regs: &mut Regs, forced: bool) {
         cr4: vcpu.cr4.load(Relaxed),
         xcr0: vcpu.xcr0.load(Relaxed),
     };
-    let [a, b, c, d] = vcpu.domain().cpuid.get().lookup(regs.rax as u32, regs.rcx as u32, &dynamic);
+    let [a, b, c, d] = match regs.rax as u32 {
+        TIME_LEAF => time_leaf(vcpu, regs.rcx as u32),
+        leaf => vcpu.domain().cpuid.get().lookup(leaf, regs.rcx as u32, &dynamic),
+    };
     Gpr::Rax.set(regs, u64::from(a));
     Gpr::Rbx.set(regs, u64::from(b));
     Gpr::Rcx.set(regs, u64::from(c));
     Gpr::Rdx.set(regs, u64::from(d));
+}
+
+#[cold]
+#[inline(never)]
+fn time_leaf(vcpu: &Vcpu, subleaf: u32) -> Leaf {
+    let domain = vcpu.domain();
+    domain.cpuid.get().time_leaf(&domain.tsc.told(), subleaf)
 }
 
 /// Answers `ud2; "xen"; cpuid`, the CPUID that a guest asks to be emulated; false when the bytes are others.

@@ -25,7 +25,7 @@ fn root(word: u64) -> Maddr {
 pub fn refresh(vcpu: &Vcpu, saved: &mut Context) {
     saved.cr3_kernel = root(vcpu.kernel_root.load(Relaxed));
     saved.cr3_user = root(vcpu.user_root.load(Relaxed));
-    saved.cr4 = vcpu.cr4.load(Relaxed);
+    saved.cr4 = vcpu.domain().tsc.cr4(vcpu.cr4.load(Relaxed));
     saved.ts = vcpu.ts.load(Relaxed);
     saved.tsc_aux = vcpu.tsc_aux.load(Relaxed);
     sync(vcpu, saved);

@@ -2,7 +2,7 @@
 //! The time that guests see: system time, wall clock, runstate areas.
 //!
 //! System time is nanoseconds since Xenith started. Every published area uses the scale that [`arch::time::now`] uses, so a
-//! guest computes exactly the hypervisor's time. Areas are updated under a version protocol: odd while a change is under
+//! guest computes exactly the hypervisor's time; but for a domain with a counter of its own ([`crate::tsc`]). Areas are updated under a version protocol: odd while a change is under
 //! way.
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -17,19 +17,19 @@ use zerocopy::IntoBytes;
 use crate::domain::Domain;
 use crate::guest;
 use crate::shared::SharedFrame;
+use crate::tsc::Tsc;
 use crate::vcpu::Vcpu;
 
 /// Wall-clock time when system time was 0, in ns since 1970.
 static WALL_AT_BOOT: AtomicU64 = AtomicU64::new(0);
 
-fn write_time_info(to: SharedFrame) {
-    let scale = arch::time::scale();
+fn write_time_info(to: SharedFrame, counter: &Tsc) {
     let version = to.u32(0);
     version.fetch_add(1, SeqCst);
     fence(SeqCst);
-    let tsc = arch::time::tsc();
+    let (tsc, system, scale) = counter.moment();
     to.u64(8).store(tsc, Relaxed);
-    to.u64(16).store(arch::time::from_tsc(tsc), Relaxed);
+    to.u64(16).store(system, Relaxed);
     to.u32(24).store(scale.mul, Relaxed);
     to.u8(28).store(scale.shift.cast_unsigned(), Relaxed);
     let stable = if arch::time::tsc_is_stable() { XEN_PVCLOCK_TSC_STABLE_BIT } else { 0 };
@@ -53,7 +53,7 @@ pub fn refresh(vcpu: &Vcpu, now: u64) {
 pub fn update(vcpu: &Vcpu) {
     vcpu.time_due.store(arch::time::now().saturating_add(REFRESH), Relaxed);
     let area = vcpu.vcpu_info().at(vcpu_offset::TIME);
-    write_time_info(area);
+    write_time_info(area, &vcpu.domain().tsc);
     let secondary = vcpu.time_area.load(Relaxed);
     if secondary != 0 && arch::context::current() == core::ptr::from_ref(vcpu) as usize {
         let info = VcpuTimeInfo {

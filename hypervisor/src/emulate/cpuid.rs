@@ -12,7 +12,7 @@ mod tests;
 mod xstate;
 
 use features::*;
-pub use hypervisor::TscInfo;
+pub use hypervisor::{TIME_LEAF, TscInfo};
 use xstate::Xstate;
 
 /// EAX, EBX, ECX, EDX.
@@ -76,8 +76,6 @@ pub struct Config {
     pub arch_caps: Option<u64>,
     /// The TSC runs at one rate for the life of the domain.
     pub invariant_tsc: bool,
-    /// What the time leaf says.
-    pub tsc: TscInfo,
 }
 
 /// The state of a vCPU that CPUID shows.
@@ -107,8 +105,6 @@ pub struct Policy {
     hardware_domain: bool,
     maddr_width: u8,
     arch_caps: Option<u64>,
-    /// What the time leaf says; the tool stack may change it.
-    pub tsc: TscInfo,
 }
 
 impl Policy {
@@ -134,7 +130,6 @@ impl Policy {
             hardware_domain: config.hardware_domain,
             maddr_width: config.maddr_width,
             arch_caps: None,
-            tsc: config.tsc,
         };
         policy.take_basic(&host, leaf0, leaf1);
         policy.take_structured(&host, leaf0[A], config);

@@ -53,7 +53,7 @@ pub enum CrWrite {
     Cr2(u64),
     /// Makes this frame, which is still to be checked, the kernel's L4 table.
     NewBase(Mfn),
-    /// Sets the virtual CR4, and the real one to [`hardware_cr4`] of it.
+    /// Sets the virtual CR4, and what of it is real while the guest runs.
     Cr4(u64),
 }
 
@@ -97,14 +97,6 @@ pub const fn guest_cr4(wanted: u64, policy: &Policy, host_cr4: u64) -> u64 {
         i += 1;
     }
     wanted & allowed | host_cr4 & CR4_VISIBLE
-}
-
-/// Returns the real CR4 while a guest with this virtual CR4 runs. `trap_tsc`: its time stamp counter is emulated.
-pub const fn hardware_cr4(guest: u64, host_cr4: u64, trap_tsc: bool) -> u64 {
-    let tsd = if trap_tsc { CR4_TSD } else { 0 };
-    let host = host_cr4 & !(CR4_TSD | CR4_FSGSBASE);
-    // FSGSBASE works for a guest only while the hypervisor knows about it, and in hardware that has it.
-    host | guest & (CR4_TSD | CR4_DE) | guest & host_cr4 & CR4_FSGSBASE | tsd
 }
 
 /// True when XCR0 may be set to this value, and the processor will take it. `allowed` are the policy's bits.

@@ -24,7 +24,10 @@ pub(super) fn tsc(at: u64, to: &mut Text) -> Option<u64> {
         line!(to, "TSC at {} kHz, {steady}, scale {:#x} shift {}", scale.khz, scale.mul, scale.shift);
     }
     let domain = domain::next(Place::of(at).domain)?;
-    line!(to, "domain {}: the machine's, wall clock offset {} s", domain.id.0, domain.time_offset.load(Relaxed));
+    let (tsc, offset) = (domain.tsc.told(), domain.time_offset.load(Relaxed));
+    let whose = if tsc.emulated { "its own" } else { "the machine's" };
+    let (khz, mode, moves) = (tsc.khz, tsc.mode, tsc.incarnation);
+    line!(to, "domain {}: {whose} at {khz} kHz, mode {mode}, {moves} moves, wall clock offset {offset} s", domain.id.0);
     Place::behind(domain.id)
 }
 

@@ -7,6 +7,8 @@ use super::{EMPTY, Leaf, Policy};
 const BASE: u32 = 0x4000_0000;
 /// The highest of our leaves.
 const LAST: u32 = BASE + 5;
+/// The leaf that tells of the time-stamp counter.
+pub const TIME_LEAF: u32 = BASE + 3;
 /// Version 4.17.
 const VERSION: u32 = 4 << 16 | 17;
 /// `MMU_PT_UPDATE_PRESERVE_AD` is there.
@@ -36,6 +38,11 @@ pub struct TscInfo {
 }
 
 impl Policy {
+    /// Returns the leaf [`TIME_LEAF`] of a domain that sees the counter so.
+    pub fn time_leaf(&self, tsc: &TscInfo, subleaf: u32) -> Leaf {
+        tsc.leaf(subleaf, self.ext_edx().contains(ExtEdx::RDTSCP))
+    }
+
     pub(super) fn hypervisor_leaf(&self, leaf: u32, subleaf: u32) -> Leaf {
         match (leaf - BASE, subleaf) {
             (0, _) => {
@@ -45,7 +52,6 @@ impl Policy {
             (1, _) => [VERSION, 0, 0, 0],
             // One hypercall page, and the register that asks for it.
             (2, _) => [1, BASE, FEATURES, 0],
-            (3, _) => self.tsc.leaf(subleaf, self.ext_edx().contains(ExtEdx::RDTSCP)),
             (5, 0) => [0, u32::from(self.maddr_width), 0, 0],
             _ => EMPTY,
         }

@@ -189,7 +189,7 @@ impl Policy {
             return beyond(EXTENDED_BASE, XEN_CPUID_NO_SUBLEAF);
         }
         let arch_caps = limit.arch_caps.map(|most| most & arch_caps.unwrap_or(0));
-        Ok(Self::within(wanted, &Config { arch_caps, tsc: self.tsc, ..*config }, Some(limit)))
+        Ok(Self::within(wanted, &Config { arch_caps, ..*config }, Some(limit)))
     }
 
     /// Takes away what the limit does not have.

@@ -88,17 +88,6 @@ pub(super) const CONFIG: Config = Config {
     breakpoint_masks: false,
     arch_caps: None,
     invariant_tsc: false,
-    tsc: TscInfo {
-        emulated: false,
-        safe: true,
-        mode: 0,
-        khz: 2_000_000,
-        incarnation: 1,
-        offset: 0x1_0000_0002,
-        mul: 0x8000_0000,
-        shift: -1,
-        host_khz: 2_000_001,
-    },
 };
 
 const USER: Dynamic = Dynamic { kernel_mode: false, forced: false, cr4: 0, xcr0: 3 };
@@ -299,12 +288,31 @@ fn hypervisor_leaves() {
     assert_eq!(leaf(0x4000_0000, 0), [0x4000_0005, 0x566e_6558, 0x6558_4d4d, 0x4d4d_566e]);
     assert_eq!(leaf(0x4000_0001, 0), [0x0004_0011, 0, 0, 0]);
     assert_eq!(leaf(0x4000_0002, 0), [1, 0x4000_0000, 1, 0]);
-    assert_eq!(leaf(0x4000_0003, 0), [6, 0, 2_000_000, 1]);
-    assert_eq!(leaf(0x4000_0003, 1), [2, 1, 0x8000_0000, u32::MAX]);
-    assert_eq!(leaf(0x4000_0003, 2), [2_000_001, 0, 0, 0]);
-    assert_eq!(leaf(0x4000_0003, 3), EMPTY);
     assert_eq!(leaf(0x4000_0005, 0), [0, 40, 0, 0]);
     assert_eq!(leaf(0x4000_0005, 1), EMPTY);
+}
+
+#[test]
+fn the_time_leaf() {
+    let mut tsc = TscInfo {
+        emulated: false,
+        safe: true,
+        mode: 0,
+        khz: 2_000_000,
+        incarnation: 1,
+        offset: 0x1_0000_0002,
+        mul: 0x8000_0000,
+        shift: -1,
+        host_khz: 2_000_001,
+    };
+    let leaf = |tsc: &TscInfo, subleaf| hosts()[0].time_leaf(tsc, subleaf);
+    assert_eq!(leaf(&tsc, 0), [6, 0, 2_000_000, 1]);
+    assert_eq!(leaf(&tsc, 1), [2, 1, 0x8000_0000, u32::MAX]);
+    assert_eq!(leaf(&tsc, 2), [2_000_001, 0, 0, 0]);
+    assert_eq!(leaf(&tsc, 3), EMPTY);
+    (tsc.emulated, tsc.mode) = (true, 1);
+    assert_eq!(leaf(&tsc, 0), [7, 1, 2_000_000, 1]);
+    assert_eq!(leaf(&tsc, 1), [0, 0, 0x8000_0000, u32::MAX], "the offset is in what is read");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Each register with nothing, everything, each bit, and the edges of what is canonical.
 
-use super::super::cpuid::{Config, TscInfo};
+use super::super::cpuid::Config;
 use super::*;
 use hypercalls::addr::HOLE_START;
 
@@ -22,7 +22,6 @@ fn policy(bits: u32) -> Policy {
         breakpoint_masks: false,
         arch_caps: None,
         invariant_tsc: false,
-        tsc: TscInfo::default(),
     };
     Policy::new(host, &config)
 }
@@ -77,17 +76,6 @@ fn cr4_has_the_guests_choice_of_the_policys_bits() {
         let value = 1u64 << bit;
         assert_eq!(cr4(value, &all), Some(CrWrite::Cr4(0x660 | value & CR4_GUEST)));
     }
-}
-
-#[test]
-fn hardware_has_no_fsgsbase_behind_the_guests_back() {
-    let host = 0x0037_06f0;
-    assert_eq!(hardware_cr4(0x660, host, false), host & !CR4_FSGSBASE);
-    assert_eq!(hardware_cr4(0x660 | CR4_FSGSBASE, host, false), host);
-    assert_eq!(hardware_cr4(CR4_FSGSBASE, host & !CR4_FSGSBASE, false) & CR4_FSGSBASE, 0);
-    assert_eq!(hardware_cr4(0x660, host, true) & CR4_TSD, CR4_TSD);
-    assert_eq!(hardware_cr4(0x660 | CR4_TSD, host, false) & CR4_TSD, CR4_TSD);
-    assert_eq!(hardware_cr4(u64::MAX, host, false) & !(host | CR4_TSD | CR4_DE), 0);
 }
 
 #[test]

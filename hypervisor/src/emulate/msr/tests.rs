@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The table, its edges, and that nothing but the table gets through.
 
-use super::super::cpuid::{Config, Leaf, TscInfo};
+use super::super::cpuid::{Config, Leaf};
 use super::super::std::vec::Vec;
 use super::super::testing::Rng;
 use super::*;
@@ -28,7 +28,6 @@ fn policy(vendor: [u32; 3], bits: u32, offered: bool) -> Policy {
         breakpoint_masks: offered,
         arch_caps: offered.then_some(0x55),
         invariant_tsc: offered,
-        tsc: TscInfo::default(),
     };
     Policy::new(host(vendor, bits), &config)
 }

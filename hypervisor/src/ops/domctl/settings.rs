@@ -139,37 +139,26 @@ pub(super) fn set_address_size(_: &Vcpu, _: &Domain, payload: &mut Payload) -> R
     }
 }
 
-/// The machine's time-stamp counter if it is good enough, else an emulated one.
-const TSC_DEFAULT: u32 = 0;
-/// An emulated one.
-const TSC_EMULATED: u32 = 1;
-/// The machine's time-stamp counter, as it is.
-const TSC_NATIVE: u32 = 2;
-
 /// Says how a domain sees the time-stamp counter.
 pub(super) fn tsc(vcpu: &Vcpu, domain: &Domain, payload: &mut Payload) -> Result<Answer> {
     not_self(vcpu, domain)?;
-    payload.put(&TscInfo {
-        tsc_mode: TSC_NATIVE,
-        gtsc_khz: u32::try_from(arch::time::scale().khz).unwrap_or(u32::MAX),
-        elapsed_nsec: arch::time::now(),
-        ..TscInfo::default()
-    });
+    payload.put(&domain.tsc.record());
     Ok(Answer::Back)
 }
 
-/// Sets how a domain sees the time-stamp counter: as it is, which is what the first mode comes to on a machine whose counter
-/// is steady, unless it is to seem to have another frequency.
+/// Sets how a domain sees the time-stamp counter. dom0 sees the machine's: it may make time of it for the machine.
 pub(super) fn set_tsc(vcpu: &Vcpu, domain: &Domain, payload: &mut Payload) -> Result<Answer> {
     let a: TscInfo = payload.get();
     not_self(vcpu, domain)?;
-    let khz = u32::try_from(arch::time::scale().khz).unwrap_or(u32::MAX);
-    match a.tsc_mode {
-        TSC_NATIVE => Ok(Answer::Nothing),
-        TSC_DEFAULT if a.gtsc_khz == 0 || a.gtsc_khz == khz => Ok(Answer::Nothing),
-        TSC_DEFAULT | TSC_EMULATED => Err(Errno::EOPNOTSUPP),
-        _ => Err(Errno::EINVAL),
+    if domain.privileged {
+        return Ok(Answer::Nothing);
     }
+    domain.pause();
+    let set = domain.tsc.set(&a);
+    // What was published belongs to the old one: it is published anew when a vCPU runs.
+    domain.vcpus.iter().for_each(|vcpu| vcpu.time_due.store(0, SeqCst));
+    domain.unpause();
+    set.map(|()| Answer::Nothing)
 }
 
 /// Says on which nodes a domain's memory would best be: there is one.
