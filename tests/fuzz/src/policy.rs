@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What guests are shown of the processor, for any processor: CPUID, MSRs, control and debug registers, descriptors.
 
+use hypercalls::domctl_args::TscInfo;
 use hypercalls::{GuestVa, Mfn};
-use hypervisor::emulate::cpuid::TscInfo;
 use hypervisor::emulate::cpuid::{Config, Dynamic, Policy};
 use hypervisor::emulate::crdr::{self, CrView, DebugRegs};
 use hypervisor::emulate::decode::Cr;
 use hypervisor::emulate::descriptor::SegmentDesc;
 use hypervisor::emulate::msr::{self, HostMsrs, MsrView};
+use hypervisor::tsc::Tsc;
 use mm::hosted::Source;
 use std::cell::RefCell;
 
@@ -27,7 +28,6 @@ pub fn run(bytes: &[u8]) {
         breakpoint_masks: flag(),
         arch_caps: some(word()),
         invariant_tsc: flag(),
-        tsc: TscInfo::default(),
     };
     let host = |_: u32, _: u32| [word() as u32, word() as u32, word() as u32, word() as u32];
     let policy = Policy::new(host, &config);
@@ -35,6 +35,7 @@ pub fn run(bytes: &[u8]) {
     let host_cr4 = word();
     let mut cr4 = crdr::guest_cr4(0, &policy, host_cr4);
     let mut debug = DebugRegs::default();
+    let tsc = Tsc::native();
     while !source.borrow().is_empty() {
         let dynamic = Dynamic { kernel_mode: flag(), forced: flag(), cr4, xcr0: word() };
         let _ = policy.lookup(word() as u32, word() as u32, &dynamic);
@@ -62,13 +63,29 @@ pub fn run(bytes: &[u8]) {
             let _ = (crdr::read_cr(cr, &view), crdr::write_cr(cr, word(), &view));
         }
         cr4 = crdr::guest_cr4(word(), &policy, host_cr4);
-        let real = crdr::hardware_cr4(cr4, host_cr4, flag());
-        assert_eq!((real ^ host_cr4) & !0x1_000c, 0, "guests choose TSD, DE and FSGSBASE");
+        assert_eq!(cr4 & !(host_cr4 | 0x5_000c), 0, "guests choose TSD, DE, FSGSBASE and OSXSAVE");
+        counter(&tsc, &policy, &word);
         debug_registers(&mut debug, cr4, &word);
         if let Some(descriptor) = SegmentDesc::parse(word()) {
             let _ = descriptor.linear(word(), word() as u32);
         }
     }
+}
+
+/// Whatever tools set, a counter does not go back, and nothing of it is divided by 0.
+fn counter(tsc: &Tsc, policy: &Policy, word: &impl Fn() -> u64) {
+    let record = TscInfo {
+        tsc_mode: word() as u32 % 4,
+        gtsc_khz: word() as u32,
+        incarnation: word() as u32,
+        elapsed_nsec: word(),
+        ..TscInfo::default()
+    };
+    let before = tsc.told();
+    if tsc.set(&record).is_err() {
+        assert_eq!(tsc.told(), before, "a mode that is refused changes nothing");
+    }
+    let _ = (tsc.read(), tsc.moment(), tsc.record(), policy.time_leaf(&tsc.told(), word() as u32 % 4));
 }
 
 /// Whatever a guest sets, no breakpoint reaches the hypervisor.
