@@ -12,7 +12,7 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use arch_types::{AtomicCpuMask, CpuMask, Flush};
+use arch_types::{AtomicCpuMask, CpuId, CpuMask, Flush};
 use hypercalls::GuestVa;
 
 use crate::cpu_area::area;
@@ -103,9 +103,15 @@ fn flush_everything() {
 #[inline]
 pub fn serve() {
     let me = cpu::this_cpu();
-    if !WANTED.contains(me) {
-        return;
+    if WANTED.contains(me) {
+        serve_now(me);
     }
+}
+
+/// Out of line, for the sake of all who serve while they wait for a lock.
+#[cold]
+#[inline(never)]
+fn serve_now(me: CpuId) {
     match WHAT.load(Ordering::SeqCst) {
         EVERYTHING => flush_here(Flush::All),
         va => flush_here(Flush::Page(GuestVa(va))),
