@@ -2,8 +2,8 @@
 //! The time that guests see: system time, wall clock, runstate areas.
 //!
 //! System time is nanoseconds since Xenith started. Every published area uses the scale that [`arch::time::now`] uses, so a
-//! guest computes exactly the hypervisor's time; but for a domain with a counter of its own ([`crate::tsc`]). Areas are updated under a version protocol: odd while a change is under
-//! way.
+//! guest computes exactly the hypervisor's time; but for a domain with a counter of its own ([`crate::tsc`]). Areas are updated
+//! under a version protocol: odd while a change is under way.
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicU64, fence};

@@ -37,7 +37,7 @@ pub struct Tsc {
     zero: AtomicU64,
     /// Ticks of the domain's own in a nanosecond, in units of 2^-32.
     per_ns: AtomicU64,
-    /// From these to nanoseconds.
+    /// From these to nanoseconds; see [`Tsc::scale`].
     mul: AtomicU32,
     shift: AtomicI8,
     /// System time of the last reading: the next one is of a later moment.
@@ -47,20 +47,17 @@ pub struct Tsc {
 impl Tsc {
     /// The machine's.
     pub fn native() -> Self {
-        let scale = arch::time::scale();
-        let tsc = Self {
+        Self {
             emulated: AtomicBool::new(false),
             mode: AtomicU32::new(DEFAULT),
             khz: AtomicU32::new(0),
             incarnation: AtomicU32::new(0),
             zero: AtomicU64::new(0),
             per_ns: AtomicU64::new(0),
-            mul: AtomicU32::new(scale.mul),
-            shift: AtomicI8::new(scale.shift),
+            mul: AtomicU32::new(0),
+            shift: AtomicI8::new(0),
             last: AtomicU64::new(0),
-        };
-        tsc.khz.store(machine_khz(), Relaxed);
-        tsc
+        }
     }
 
     /// Changes it as a record says. The domain does not run.
@@ -68,7 +65,7 @@ impl Tsc {
     /// # Errors
     /// `EINVAL` for a mode that there is not; nothing is changed then.
     pub fn set(&self, record: &Record) -> Result<()> {
-        let machine = machine_khz();
+        let machine = arch::time::scale().khz;
         let khz = if record.gtsc_khz == 0 { machine } else { record.gtsc_khz };
         let emulated = match record.tsc_mode {
             DEFAULT => khz != machine,
@@ -80,10 +77,10 @@ impl Tsc {
         self.mode.store(record.tsc_mode, Relaxed);
         // Saving and restoring asks for the next one each time.
         self.incarnation.store(record.incarnation.wrapping_add(1), Relaxed);
-        let scale = if emulated { TscScale::from_hz(u64::from(khz) * 1000) } else { arch::time::scale() };
+        let scale = TscScale::from_hz(u64::from(khz) * 1000);
         self.mul.store(scale.mul, Relaxed);
         self.shift.store(scale.shift, Relaxed);
-        self.khz.store(if emulated { khz } else { machine }, Relaxed);
+        self.khz.store(khz, Relaxed);
         self.per_ns.store((u64::from(khz) << 32) / 1_000_000, Relaxed);
         self.zero.store(arch::time::now().wrapping_sub(record.elapsed_nsec), Relaxed);
         Ok(())
@@ -98,7 +95,7 @@ impl Tsc {
             _ if self.is_emulated() => {
                 (self.khz.load(Relaxed), arch::time::now().wrapping_sub(self.zero.load(Relaxed)))
             }
-            _ => (machine_khz(), arch::time::scale().ns(arch::time::tsc())),
+            _ => (arch::time::scale().khz, arch::time::scale().ns(arch::time::tsc())),
         };
         Record { tsc_mode: mode, gtsc_khz, incarnation, elapsed_nsec, ..Record::default() }
     }
@@ -121,9 +118,9 @@ impl Tsc {
             return arch::time::tsc();
         }
         let now = arch::time::now();
-        let later = |last: u64| Some(now.max(last.wrapping_add(1)));
-        let last = self.last.fetch_update(SeqCst, SeqCst, later).unwrap_or(now);
-        self.at(now.max(last.wrapping_add(1)))
+        let later = |last: u64| now.max(last.wrapping_add(1));
+        let last = self.last.fetch_update(SeqCst, SeqCst, |last| Some(later(last)));
+        self.at(last.map_or(now, later))
     }
 
     /// Returns what the domain's own counter reads at a system time.
@@ -132,25 +129,25 @@ impl Tsc {
         ((u128::from(since) * u128::from(self.per_ns.load(Relaxed))) >> 32) as u64
     }
 
-    /// Returns one moment by the counter and in system time, and the scale between the two.
-    #[inline]
-    pub fn moment(&self) -> (u64, u64, TscScale) {
-        if self.is_emulated() {
-            return self.own_moment();
+    /// Returns the scale from what the domain reads to nanoseconds.
+    fn scale(&self) -> TscScale {
+        if !self.is_emulated() {
+            return arch::time::scale();
         }
-        let tsc = arch::time::tsc();
-        (tsc, arch::time::from_tsc(tsc), arch::time::scale())
+        let (mul, shift) = (self.mul.load(Relaxed), self.shift.load(Relaxed));
+        TscScale { mul, shift, khz: self.khz.load(Relaxed) }
     }
 
-    #[cold]
-    fn own_moment(&self) -> (u64, u64, TscScale) {
-        let system = arch::time::now();
-        let scale = TscScale {
-            mul: self.mul.load(Relaxed),
-            shift: self.shift.load(Relaxed),
-            khz: u64::from(self.khz.load(Relaxed)),
+    /// Returns one moment by the counter and in system time, and the scale between the two.
+    pub fn moment(&self) -> (u64, u64, TscScale) {
+        let (tsc, system) = if self.is_emulated() {
+            let system = arch::time::now();
+            (self.at(system), system)
+        } else {
+            let tsc = arch::time::tsc();
+            (tsc, arch::time::from_tsc(tsc))
         };
-        (self.at(system), system, scale)
+        (tsc, system, self.scale())
     }
 
     /// Returns what CPUID tells of it.
@@ -158,18 +155,12 @@ impl Tsc {
         TscInfo {
             emulated: self.is_emulated(),
             mode: self.mode.load(Relaxed),
-            khz: self.khz.load(Relaxed),
             incarnation: self.incarnation.load(Relaxed),
             offset: self.zero.load(Relaxed),
-            mul: self.mul.load(Relaxed),
-            shift: self.shift.load(Relaxed),
-            ..TscInfo::native(&arch::time::scale(), arch::time::tsc_is_stable())
+            host_khz: arch::time::scale().khz,
+            ..TscInfo::native(&self.scale(), arch::time::tsc_is_stable())
         }
     }
-}
-
-fn machine_khz() -> u32 {
-    u32::try_from(arch::time::scale().khz).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ pub struct TscScale {
     /// The shift.
     pub shift: i8,
     /// The frequency in kHz.
-    pub khz: u64,
+    pub khz: u32,
 }
 
 impl TscScale {
@@ -26,8 +26,8 @@ impl TscScale {
             dividend <<= 1;
             shift -= 1;
         }
-        let mul = dividend / divisor;
-        Self { mul: u32::try_from(mul).unwrap_or(u32::MAX), shift, khz: (hz + 500) / 1000 }
+        let saturating = |value: u128| u32::try_from(value).unwrap_or(u32::MAX);
+        Self { mul: saturating(dividend / divisor), shift, khz: saturating(u128::from(hz + 500) / 1000) }
     }
 
     /// Converts ticks to nanoseconds.

@@ -72,7 +72,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// Whatever tools set, a counter does not go back, and nothing of it is divided by 0.
+/// Whatever tools set, a counter can be read and told of, and a mode that there is not changes nothing.
 fn counter(tsc: &Tsc, policy: &Policy, word: &impl Fn() -> u64) {
     let record = TscInfo {
         tsc_mode: word() as u32 % 4,

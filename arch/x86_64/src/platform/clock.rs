@@ -172,7 +172,7 @@ pub fn calibrate(platform: &Platform, map: Map, wanted: Option<Source>) -> Resul
 
 static MUL: AtomicU32 = AtomicU32::new(0);
 static SHIFT: AtomicI8 = AtomicI8::new(0);
-static KHZ: AtomicU64 = AtomicU64::new(0);
+static KHZ: AtomicU32 = AtomicU32::new(0);
 static BOOT: AtomicU64 = AtomicU64::new(0);
 /// The inverse of the factor.
 static TICKS: AtomicU64 = AtomicU64::new(0);

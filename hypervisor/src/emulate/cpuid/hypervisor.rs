@@ -61,8 +61,7 @@ impl Policy {
 impl TscInfo {
     /// A guest that reads the host's own counter, which runs at this rate; `safe` as in [`TscInfo::safe`].
     pub fn native(scale: &arch::time::TscScale, safe: bool) -> Self {
-        let khz = u32::try_from(scale.khz).unwrap_or(u32::MAX);
-        Self { safe, khz, host_khz: khz, mul: scale.mul, shift: scale.shift, ..Self::default() }
+        Self { safe, khz: scale.khz, host_khz: scale.khz, mul: scale.mul, shift: scale.shift, ..Self::default() }
     }
 
     fn leaf(&self, subleaf: u32, rdtscp: bool) -> Leaf {

@@ -21,7 +21,7 @@ pub(super) fn physinfo(_: &Vcpu, payload: &mut Payload) -> Result<Answer> {
         max_cpu_id: crate::cpus::count().saturating_sub(1),
         nr_nodes: 1,
         max_node_id: 0,
-        cpu_khz: u32::try_from(arch::time::scale().khz).unwrap_or(u32::MAX),
+        cpu_khz: arch::time::scale().khz,
         capabilities: XEN_SYSCTL_PHYSCAP_PV | XEN_SYSCTL_PHYSCAP_GNTTAB_V1,
         total_pages: buddy::total_frames(),
         free_pages: buddy::frames_for_domains(),
