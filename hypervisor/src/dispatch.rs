@@ -167,7 +167,7 @@ pub fn find<F: Copy>(vcpu: &Vcpu, family: HypercallNr, table: &[SubOp<F>], numbe
 #[cold]
 pub fn unknown(vcpu: &Vcpu, family: HypercallNr, number: u64) -> Errno {
     let domain = vcpu.domain();
-    if domain.first_time(family.0 << 32 | number & 0xffff_ffff) {
+    if domain.account.first_time(family.0 << 32 | number & 0xffff_ffff) {
         log::info!(
             "d{}v{}: {} {number} is not implemented",
             vcpu.domid.0,

@@ -201,11 +201,6 @@ impl Domain {
         self.is_shut_down.store(false, SeqCst);
         self.unpause();
     }
-
-    /// As [`Account::first_time`].
-    pub fn first_time(&self, number: u64) -> bool {
-        self.account.first_time(number)
-    }
 }
 
 /// Numbers that a chunk of the table of domains holds.

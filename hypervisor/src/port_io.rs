@@ -213,7 +213,7 @@ fn write(vcpu: &Vcpu, at: u16, width: Width, value: u32) {
 /// Notes, once a port, that a domain used one that is not for it: it reads as ones, and what is written is dropped.
 #[cold]
 fn refused(domain: &Domain, port: u16) {
-    if domain.first_time(u64::from(port) << 32 | 0x10) {
+    if domain.account.first_time(u64::from(port) << 32 | 0x10) {
         log::debug!("d{}: port {port:#x} is not for this domain", domain.id.0);
     }
 }

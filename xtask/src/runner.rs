@@ -346,15 +346,15 @@ impl<'a> Watch<'a> {
     }
 
     fn judge(&self, ended: Option<ExitStatus>) -> Option<String> {
+        let missing = || self.missing().map(|missing| format!("'{missing}' did not appear"));
         if self.scenario.reports() {
-            let complaint = Report::parse(self.console.text()).complaint(self.scenario.passed);
-            return complaint.or_else(|| self.missing().map(|missing| format!("'{missing}' did not appear")));
+            return Report::parse(self.console.text()).complaint(self.scenario.passed).or_else(missing);
         }
         if let Some(step) = self.scenario.steps.get(self.step) {
             return Some(format!("the machine ended before '{}' appeared", step.wait));
         }
-        if let Some(missing) = self.missing() {
-            return Some(format!("'{missing}' did not appear"));
+        if let Some(complaint) = missing() {
+            return Some(complaint);
         }
         if self.busy > IDLE_PERCENT {
             return Some(format!("QEMU used {} % of a CPU while the machine was idle", self.busy));

@@ -207,7 +207,7 @@ impl Fifo {
             }
             return;
         }
-        if domain.first_time(u64::from(number) << 32 | 0xf1f0) {
+        if domain.account.first_time(u64::from(number) << 32 | 0xf1f0) {
             log::warn!("d{}: port {number}: an event is lost, its queue changes all the time", domain.id.0);
         }
     }
@@ -275,7 +275,7 @@ fn add(place: &Place, area: Area) -> Result<()> {
 #[cold]
 fn no_control_block(domain: &Domain, queue: u32) {
     let vcpu = queue / FIFO_MAX_QUEUES as u32;
-    if domain.first_time(u64::from(vcpu) << 32 | 0xf1f1) {
+    if domain.account.first_time(u64::from(vcpu) << 32 | 0xf1f1) {
         log::info!("d{}v{vcpu} has an event and no FIFO control block", domain.id.0);
     }
 }

@@ -26,9 +26,8 @@ pub(super) fn heap(_at: u64, to: &mut Text) -> Option<u64> {
         let (used, size) = usage();
         line!(to, "heap: {} of {} KiB used by small objects", used >> 10, size >> 10);
     }
-    if let Some(cpu) = cpu::online().iter().max_by_key(|cpu| cpu::deepest_stack(*cpu)) {
-        let (used, size) = (cpu::deepest_stack(cpu), cpu::STACK_BYTES);
-        line!(to, "stacks: at most {} of {} KiB used, on CPU {}", used.div_ceil(1024), size >> 10, cpu.0);
+    if let Some((used, cpu)) = cpu::online().iter().map(|cpu| (cpu::deepest_stack(cpu), cpu.0)).max() {
+        line!(to, "stacks: at most {} of {} KiB used, on CPU {cpu}", used.div_ceil(1024), cpu::STACK_BYTES >> 10);
     }
     line!(to, "free: {} of {} KiB", kib(buddy::free_frames()), kib(buddy::total_frames()));
     let mut low = 0;
