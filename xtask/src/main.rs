@@ -17,6 +17,7 @@ mod fuzz;
 mod gdb;
 mod guests;
 mod hostcheck;
+mod hung;
 mod initramfs;
 mod iso;
 mod kernels;

@@ -5,6 +5,7 @@ use crate::devices::{self, FIRST_NETWORK, TestDisks, Writes};
 use crate::disk::Disk;
 use crate::drift;
 use crate::guests::Report;
+use crate::hung;
 use crate::iso::{self, HAND_OVER, HV_CONSOLE, Module, Payload};
 use crate::kernels;
 use crate::machine::Serial;
@@ -122,7 +123,7 @@ fn attempt(project: &Project, files: &Files, scenario: &Scenario) -> Result<Verd
         devices::attach_card(&mut command, *card, FIRST_NETWORK + index);
     }
     command.args(&scenario.qemu);
-    let monitor = scenario.needs_monitor().then(|| Monitor::attach(&mut command, &name));
+    let monitor = Monitor::attach(&mut command, &name);
     let log = logs.join(format!("{name}.log"));
     let console = Console::start(&mut command, &log, Filter::new(files.image(scenario).unwrap_or(Path::new(""))))?;
     let mut watch = Watch::new(scenario, console, monitor);
@@ -243,7 +244,7 @@ pub(crate) fn marks(console: &Console) -> Vec<(&'static str, Moment)> {
 struct Watch<'a> {
     scenario: &'a Scenario,
     console: Console,
-    monitor: Option<Monitor>,
+    monitor: Monitor,
     /// The next step.
     step: usize,
     /// Where in the text that step is looked for.
@@ -253,7 +254,7 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(scenario: &'a Scenario, console: Console, monitor: Option<Monitor>) -> Self {
+    fn new(scenario: &'a Scenario, console: Console, monitor: Monitor) -> Self {
         Self { scenario, console, monitor, step: 0, from: 0, busy: 0 }
     }
 
@@ -288,12 +289,10 @@ impl<'a> Watch<'a> {
             if let Some(seconds) = step.idle {
                 self.busy = self.busy.max(self.console.load(Duration::from_secs(seconds))?);
             }
-            if let Some(monitor) = &self.monitor {
-                step.screen.iter().try_for_each(|screen| monitor.expect(screen))?;
-                step.press.iter().try_for_each(|word| monitor.press(word))?;
-                if let Some(command) = &step.monitor {
-                    monitor.command(command)?;
-                }
+            step.screen.iter().try_for_each(|screen| self.monitor.expect(screen))?;
+            step.press.iter().try_for_each(|word| self.monitor.press(word))?;
+            if let Some(command) = &step.monitor {
+                self.monitor.command(command)?;
             }
             if let Some(input) = &step.send {
                 self.console.send(input)?;
@@ -368,13 +367,14 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn hung(&self) -> String {
+    fn hung(&mut self) -> String {
         let waited = match (self.scenario.steps.get(self.step), self.missing()) {
             (Some(step), _) => format!("'{}'", step.wait),
             (None, Some(pattern)) => format!("'{pattern}'"),
             (None, None) => "the machine's end".to_owned(),
         };
-        let last = self.console.text().trim_end().lines().next_back().unwrap_or("nothing");
-        format!("timed out waiting for {waited}; its last line was: {last}")
+        let last = self.console.text().trim_end().lines().next_back().unwrap_or("nothing").to_owned();
+        let places = hung::question(&mut self.console, &self.monitor);
+        format!("timed out waiting for {waited}; its last line was: {last}\n      {places}; more is in the log")
     }
 }

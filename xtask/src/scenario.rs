@@ -226,11 +226,6 @@ impl Settings {
 }
 
 impl Scenario {
-    /// True when it uses QEMU's monitor.
-    pub(crate) fn needs_monitor(&self) -> bool {
-        self.steps.iter().any(|step| step.press.is_some() || step.screen.is_some() || step.monitor.is_some())
-    }
-
     /// True when it boots a guest that reports what it checked. A guest of which the log must tell something is there to be
     /// crashed and has no report, unless it says how many checks it makes.
     pub(crate) fn reports(&self) -> bool {

@@ -107,6 +107,12 @@ impl Console {
         }
     }
 
+    /// Adds to the log what the machine did not print.
+    pub(crate) fn note(&mut self, text: &str) -> Result<()> {
+        let text = self.names.pass(text.as_bytes());
+        self.log.write_all(&text).context("cannot write the log")
+    }
+
     /// Types text into the machine.
     pub(crate) fn send(&mut self, text: &str) -> Result<()> {
         self.input.write_all(text.as_bytes()).context("the machine takes no input")?;
