@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a machine that hangs can still tell: evidence for its log, gathered before it is ended.
+//! What a machine that hangs, or has said something bad, can still tell: evidence for its log, gathered before it is ended.
 
 use crate::monitor::Monitor;
 use crate::serial::{Console, Event};
@@ -22,7 +22,7 @@ pub(crate) fn question(console: &mut Console, monitor: &Monitor) -> String {
             // A second look tells CPUs that go round in circles from those that stand still.
             let later = monitor.command("info registers -a").unwrap_or_default();
             let _ = console.note(&format!(
-                "\n*** the machine hangs\n{registers}\n{}\n{}\n",
+                "\n*** what the machine does\n{registers}\n{}\n{}\n",
                 places.long,
                 self::places(&later).long
             ));

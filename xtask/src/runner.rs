@@ -270,7 +270,8 @@ impl<'a> Watch<'a> {
                 // A little more time, so that the log holds what follows the bad line.
                 let grace = Instant::now() + Duration::from_secs(2);
                 while self.console.next(grace.min(deadline))? == Event::Text {}
-                return Ok(Some(complaint));
+                let places = hung::question(&mut self.console, &self.monitor);
+                return Ok(Some(format!("{complaint}\n      {places}; more is in the log")));
             }
             if self.complete() {
                 return Ok(self.judge(None));
