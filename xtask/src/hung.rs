@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Switches the serial line's input to the hypervisor, which takes the key that has all others tell what they know.
 const ALL_KEYS: &str = "\x01\x01\x01*";
+/// The monitor's command for what all CPUs do.
+const REGISTERS: &str = "info registers -a";
 /// How long the hypervisor may take to answer, and how long it may be silent.
 const PATIENCE: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(3);
@@ -16,23 +18,19 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// Asks QEMU what each CPU does and the hypervisor, if it answers, for everything its keys tell. All of it goes to the log;
 /// returns where each CPU is.
 pub(crate) fn question(console: &mut Console, monitor: &Monitor) -> String {
-    let places = match monitor.command("info registers -a") {
-        Ok(registers) => {
-            let places = places(&registers);
-            // A second look tells CPUs that go round in circles from those that stand still.
-            let later = monitor.command("info registers -a").unwrap_or_default();
-            let _ = console.note(&format!(
-                "\n*** what the machine does\n{registers}\n{}\n{}\n",
-                places.long,
-                self::places(&later).long
-            ));
-            places.short
-        }
-        Err(error) => format!("QEMU does not answer ({error:#})"),
-    };
+    let places = look(console, monitor).unwrap_or_else(|error| format!("QEMU does not answer ({error:#})"));
     // It may have no hypervisor that listens; then silence is the answer.
     let _ = press(console);
     places
+}
+
+/// Looks twice, which tells CPUs that go round in circles from those that stand still.
+fn look(console: &mut Console, monitor: &Monitor) -> Result<String> {
+    let registers = monitor.command(REGISTERS)?;
+    let now = places(&registers);
+    let later = places(&monitor.command(REGISTERS)?);
+    console.note(&format!("\n*** what the machine does\n{registers}\n{}\n{}\n", now.long, later.long))?;
+    Ok(now.short)
 }
 
 fn press(console: &mut Console) -> Result<()> {

@@ -263,15 +263,17 @@ impl<'a> Watch<'a> {
         loop {
             match self.console.next(deadline)? {
                 Event::Text => self.advance()?,
-                Event::Timeout => return Ok(Some(self.hung())),
+                Event::Timeout => {
+                    let complaint = self.hung();
+                    return Ok(Some(self.with_evidence(&complaint)));
+                }
                 Event::Ended(status) => return Ok(self.judge(Some(status))),
             }
             if let Some(complaint) = self.forbidden() {
                 // A little more time, so that the log holds what follows the bad line.
                 let grace = Instant::now() + Duration::from_secs(2);
                 while self.console.next(grace.min(deadline))? == Event::Text {}
-                let places = hung::question(&mut self.console, &self.monitor);
-                return Ok(Some(format!("{complaint}\n      {places}; more is in the log")));
+                return Ok(Some(self.with_evidence(&complaint)));
             }
             if self.complete() {
                 return Ok(self.judge(None));
@@ -368,14 +370,19 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn hung(&mut self) -> String {
+    fn hung(&self) -> String {
         let waited = match (self.scenario.steps.get(self.step), self.missing()) {
             (Some(step), _) => format!("'{}'", step.wait),
             (None, Some(pattern)) => format!("'{pattern}'"),
             (None, None) => "the machine's end".to_owned(),
         };
-        let last = self.console.text().trim_end().lines().next_back().unwrap_or("nothing").to_owned();
+        let last = self.console.text().trim_end().lines().next_back().unwrap_or("nothing");
+        format!("timed out waiting for {waited}; its last line was: {last}")
+    }
+
+    /// Adds to a complaint where the CPUs are, and to the log what else the machine tells of itself.
+    fn with_evidence(&mut self, complaint: &str) -> String {
         let places = hung::question(&mut self.console, &self.monitor);
-        format!("timed out waiting for {waited}; its last line was: {last}\n      {places}; more is in the log")
+        format!("{complaint}\n      {places}; more is in the log")
     }
 }
